@@ -1,0 +1,104 @@
+"""The data contract: every key that travels between reader, mapper, model and evaluator, spelled once.
+
+Three stages carry dicts. A *dataset dict* holds paths and facts. A reader turns it into a `RawSample` (numpy, HWC).
+The mapper turns that into a *model input* (torch, CHW). The model answers with a *prediction*.
+Absent modality = absent key; nothing stands in for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmovseg.data.vocabulary import Vocabulary
+
+IGNORE_LABEL = 255
+Modality = Literal["both", "optical", "sar"]
+MODALITIES: tuple[Modality, ...] = ("both", "optical", "sar")
+
+
+class DatasetDict(TypedDict, total=False):
+    """One pair of a data set. Paths are explicit: none is ever derived from another by replacing text.
+
+    `file_name`, `sar_file_name`, `sem_seg_file_name`: paths (or descriptive ids for generated data).
+    `height`, `width`: pixels of the optical raster. `image_id`: unique in the data set.
+    `gsd_m`: metres per pixel. `cloud_fraction`: 0..1. `world`: what a generating reader needs, json-able.
+    """
+
+    file_name: str
+    sar_file_name: str
+    sem_seg_file_name: str
+    height: int
+    width: int
+    image_id: str
+    gsd_m: float
+    cloud_fraction: float
+    caption: str
+    captions: list[str]
+    world: dict[str, Any]
+
+
+@dataclass
+class RawSample:
+    """What a reader returns: arrays as stored, before any scaling.
+
+    optical: (H, W, B) uint8, uint16 or float32, or None when the modality is absent.
+    optical_valid: (H, W) bool, False where the raster says nodata or NaN.
+    sar: (H, W, P) float32 in the unit that the data set documents (dB for MiniEarth), NaN allowed, or None.
+    sar_valid: (H, W) bool.
+    sem_seg: (H, W) integer labels, 255 = ignore, or None.
+    captions: sentences that describe the pair, possibly empty.
+    facts: anything else worth keeping (boxes, masks, sensor facts).
+    """
+
+    optical: np.ndarray | None = None
+    optical_valid: np.ndarray | None = None
+    sar: np.ndarray | None = None
+    sar_valid: np.ndarray | None = None
+    sem_seg: np.ndarray | None = None
+    captions: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Reader = Callable[[DatasetDict], RawSample]
+
+
+class ModelInput(TypedDict, total=False):
+    """What the mapper yields, one dict a sample.
+
+    image: (3, H, W) uint8 or float32, RGB on the 0..255 scale, clouded if clouds were asked for.
+    image_clear: the same without the synthetic cloud (alignment training only).
+    sar: (P, H, W) float32, unit and channel order as in the model's input contract.
+    sem_seg: (H, W) int64 indices into `vocabulary` (training) or the data set's label space (test), 255 = ignore.
+    valid, sar_valid: (H, W) bool, True where the modality holds data. Absent = all True.
+    cloud_alpha: (H, W) float32 opacity of the synthetic cloud, 0 clear .. 1 opaque.
+    height, width: size of the original optical raster; predictions are returned at this size.
+    vocabulary: the classes asked for; all items of a batch share it.
+    caption: one sentence (image-text training only).
+    """
+
+    image: Tensor
+    image_clear: Tensor
+    sar: Tensor
+    sem_seg: Tensor
+    valid: Tensor
+    sar_valid: Tensor
+    cloud_alpha: Tensor
+    height: int
+    width: int
+    image_id: str
+    file_name: str
+    vocabulary: Vocabulary
+    caption: str
+
+
+class Prediction(TypedDict, total=False):
+    """What the model answers at inference: `sem_seg` (K, height, width) float scores in the order of the vocabulary."""
+
+    sem_seg: Tensor
