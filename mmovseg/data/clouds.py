@@ -1,0 +1,218 @@
+"""Synthetic clouds over optical rasters, with the opacity mask that made them.
+
+A cloud is seeded noise, cut at the quantile that gives the wanted coverage. The same `CloudField` can be laid over many
+images, and a seed gives the same field for the same image size. Not a radiative transfer model: what matters is
+that opacity runs from haze to opaque cores, that edges are soft, and that shadows lie beside their cloud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from mmovseg.data.miniearth.noise import fractal_normal, pixel_axis
+from mmovseg.errors import UserError
+
+CloudKindName = Literal["clear", "thin", "thick", "varied"]
+COVERED_ALPHA = 0.5
+"""A pixel counts as covered when its opacity exceeds this."""
+
+_CLOUD_WHITE = 255.0
+_BLUISH = np.array([0.10, 0.05, 0.0], dtype=np.float32)
+_SELF_SHADING = 0.03
+_BRIGHTNESS_SPREAD = 0.03
+
+
+@dataclass(frozen=True)
+class CloudKind:
+    """Ranges from which one cloud is drawn, each (low, high) and uniform.
+
+    coverage: fraction of pixels with opacity above `COVERED_ALPHA`.
+    peak: opacity of the cores, above `COVERED_ALPHA`.
+    softness: half the width of the edge, in standard deviations of the noise; small is sharp.
+    haze: opacity of a thin veil beside the cloud, below `COVERED_ALPHA`.
+    """
+
+    coverage: tuple[float, float]
+    peak: tuple[float, float]
+    softness: tuple[float, float]
+    haze: tuple[float, float]
+
+
+CLOUD_KINDS: dict[CloudKindName, CloudKind] = {
+    "clear": CloudKind(coverage=(0.0, 0.0), peak=(1.0, 1.0), softness=(0.5, 0.5), haze=(0.0, 0.0)),
+    "thin": CloudKind(coverage=(0.3, 1.0), peak=(0.55, 0.8), softness=(1.0, 2.0), haze=(0.1, 0.45)),
+    "thick": CloudKind(coverage=(0.2, 0.9), peak=(0.97, 1.0), softness=(0.1, 0.5), haze=(0.0, 0.1)),
+    "varied": CloudKind(coverage=(0.1, 1.0), peak=(0.9, 1.0), softness=(0.2, 1.2), haze=(0.0, 0.45)),
+}
+
+
+@dataclass(frozen=True)
+class CloudField:
+    """One cloud on one grid, to be laid over any image of that size.
+
+    alpha: (H, W) float32 opacity in [0, 1], exactly 0 where the sky is clear.
+    color: (H, W, 3) float32 RGB of the cloud on the 0..255 scale.
+    shadow: (H, W) float32 in [0, 1), the fraction of light that the shadow takes away.
+    """
+
+    alpha: np.ndarray
+    color: np.ndarray
+    shadow: np.ndarray
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of pixels with opacity above `COVERED_ALPHA`."""
+        return float((self.alpha > COVERED_ALPHA).mean())
+
+    def apply(self, optical: np.ndarray) -> np.ndarray:
+        """Lay the cloud over an image.
+
+        Args:
+            optical: (H, W, 3) uint8 or float32, RGB on the 0..255 scale, of the size of the field.
+
+        Returns:
+            The clouded image in the dtype of `optical` (uint8 is rounded); unchanged where alpha and shadow are 0.
+
+        Raises:
+            ValueError: the image has another size than the field.
+        """
+        if optical.shape != self.color.shape:
+            raise ValueError(f"the cloud is {self.color.shape}, the image {optical.shape}")
+        alpha = self.alpha[:, :, None]
+        clouded = optical * ((1.0 - alpha) * (1.0 - self.shadow[:, :, None])) + alpha * self.color
+        if optical.dtype == np.uint8:
+            return np.rint(clouded, out=clouded).astype(np.uint8)
+        return clouded.astype(optical.dtype)
+
+
+class CloudSynthesizer:
+    """Draw clouds of a kind.
+
+    Args:
+        kind: ``clear`` (none), ``thin`` (veils), ``thick`` (opaque, sharp edges), or ``varied`` (everything between
+            nearly clear and overcast, haze and opaque cores; covers 55 % in the mean).
+        coverage: fraction of pixels with opacity above 0.5: one number, or (low, high) to draw from uniformly. None
+            takes the range of the kind.
+        shadow: cast shadows, displaced along the sun's direction.
+        shadow_strength: (low, high) of the light taken away under an opaque cloud, 0..1.
+        size_fraction: (low, high) of the size of the largest features, as a fraction of the shorter image side.
+        seed: added to the seed of every call, so that two synthesizers differ.
+
+    Raises:
+        UserError: unknown kind, or a range outside 0..1.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: CloudKindName = "varied",
+        coverage: float | Sequence[float] | None = None,
+        shadow: bool = True,
+        shadow_strength: Sequence[float] = (0.3, 0.6),
+        size_fraction: Sequence[float] = (0.3, 0.9),
+        seed: int = 0,
+    ) -> None:
+        if kind not in CLOUD_KINDS:
+            raise UserError(f"unknown cloud kind '{kind}'; known: {', '.join(get_args(CloudKindName))}")
+        self.kind = kind
+        self.coverage = CLOUD_KINDS[kind].coverage if coverage is None else _span(coverage, "coverage")
+        if kind == "clear" and self.coverage != (0.0, 0.0):
+            raise UserError(f"clouds of kind 'clear' cover nothing, got coverage={coverage}")
+        self.shadow = shadow
+        self.shadow_strength = _span(shadow_strength, "shadow_strength")
+        self.size_fraction = _span(size_fraction, "size_fraction")
+        self.seed = seed
+
+    def __call__(
+        self, optical: np.ndarray, rng: int | np.random.Generator | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Put a new cloud over an image.
+
+        Args:
+            optical: (H, W, 3) uint8 or float32, RGB on the 0..255 scale.
+            rng: a generator to draw from, or the number of the cloud; None is cloud 0.
+
+        Returns:
+            The clouded image in the dtype of `optical`, its opacity (H, W) float32 in [0, 1], and the fraction of light
+            taken by shadow (H, W) float32 in [0, 1).
+        """
+        field = self.field(optical.shape[0], optical.shape[1], rng)
+        return field.apply(optical), field.alpha, field.shadow
+
+    def field(self, height: int, width: int, rng: int | np.random.Generator | None = None) -> CloudField:
+        """Draw one cloud for images of (height, width) pixels; `rng` as in `__call__`."""
+        draw = rng if isinstance(rng, np.random.Generator) else np.random.default_rng([self.seed, rng or 0])
+        kind = CLOUD_KINDS[self.kind]
+        # Everything is drawn in a fixed order and always, so that one option does not change what the others draw.
+        coverage, peak, softness, haze_peak, strength, fraction = (
+            float(draw.uniform(low, high))
+            for low, high in (
+                self.coverage, kind.peak, kind.softness, kind.haze, self.shadow_strength, self.size_fraction
+            )
+        )  # fmt: skip
+        sun_rad, distance, level = draw.uniform(0, 2 * np.pi), draw.uniform(0.08, 0.2), draw.uniform(0.85, 0.97)
+        seeds = draw.integers(2**31, size=3)
+        if coverage <= 0.0:
+            zero = np.zeros((height, width), dtype=np.float32)
+            return CloudField(zero, np.full((height, width, 3), _CLOUD_WHITE, dtype=np.float32), zero)
+        short = min(height, width)
+        cell = max(2.0, fraction * short)
+        down, right = (round(distance * short * part) for part in (np.sin(sun_rad), np.cos(sun_rad)))
+        top, left = max(0, down), max(0, right)
+        ys, xs = pixel_axis(-top, height + abs(down)), pixel_axis(-left, width + abs(right))
+        noise = fractal_normal(ys, xs, cell=cell, octaves=4, seed=int(seeds[0]), persistence=0.55)
+        here = (slice(top, top + height), slice(left, left + width))
+        # The cloud that shades (y, x) stands at (y - down, x - right), towards the sun.
+        sunward = (slice(top - down, top - down + height), slice(left - right, left - right + width))
+        threshold = _quantile(noise[here], 1.0 - coverage)
+        cloud = _opacity(noise, threshold, peak, softness)
+        alpha = np.maximum(cloud[here], _veil(height, width, haze_peak, cell, int(seeds[1])))
+        shadow = np.float32(strength if self.shadow else 0.0) * cloud[sunward]
+        shading = np.clip(noise[here] - noise[sunward], -2.0, 2.0) * np.float32(_SELF_SHADING)
+        color = _color(alpha, level, shading, cell, int(seeds[2]))
+        return CloudField(alpha, color, shadow)
+
+
+def _span(value: float | Sequence[float], name: str) -> tuple[float, float]:
+    low, high = (value, value) if isinstance(value, (int, float)) else tuple(value)
+    if not 0.0 <= low <= high <= 1.0:
+        raise UserError(f"cloud {name} must be one number or (low, high) within 0..1, got {value}")
+    return float(low), float(high)
+
+
+def _quantile(noise: np.ndarray, share: float) -> float:
+    """Return the value below which `share` of the pixels lie; a little below the lowest one for a share of 0."""
+    index = round(share * noise.size) - 1
+    if index < 0:
+        return float(noise.min()) - 1e-3
+    return float(np.partition(noise, index, axis=None)[index])
+
+
+def _opacity(noise: np.ndarray, threshold: float, peak: float, softness: float) -> np.ndarray:
+    """Map noise to opacity: a smooth step from 0 to `peak` that crosses `COVERED_ALPHA` exactly at the threshold."""
+    # Inverse of the smooth step 3 x^2 - 2 x^3 at the height where the threshold shall lie.
+    start = 0.5 - np.sin(np.arcsin(1.0 - 2.0 * COVERED_ALPHA / peak) / 3.0)
+    ramp = np.clip((noise - np.float32(threshold)) * np.float32(0.5 / softness) + np.float32(start), 0.0, 1.0)
+    return ramp * ramp * (3.0 - 2.0 * ramp) * np.float32(peak)
+
+
+def _veil(height: int, width: int, haze_peak: float, cell: float, seed: int) -> np.ndarray:
+    noise = fractal_normal(
+        pixel_axis(0, height), pixel_axis(0, width), cell=1.5 * cell, octaves=2, seed=seed, persistence=0.5
+    )
+    return np.clip(noise * np.float32(0.5) + np.float32(0.3), 0.0, 1.0) * np.float32(haze_peak)
+
+
+def _color(alpha: np.ndarray, level: float, shading: np.ndarray, cell: float, seed: int) -> np.ndarray:
+    """Return (H, W, 3): nearly white, brighter towards the sun, bluish where thin."""
+    height, width = alpha.shape
+    noise = fractal_normal(
+        pixel_axis(0, height), pixel_axis(0, width), cell=0.5 * cell, octaves=3, seed=seed, persistence=0.6
+    )
+    brightness = np.clip(np.float32(level) + noise * np.float32(_BRIGHTNESS_SPREAD) + shading, 0.0, 1.0)
+    tint = 1.0 - (1.0 - alpha)[:, :, None] * _BLUISH
+    return brightness[:, :, None] * tint * np.float32(_CLOUD_WHITE)

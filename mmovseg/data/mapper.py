@@ -1,0 +1,201 @@
+"""Dataset dict -> model input: read, move jointly, cloud, jitter, make tensors."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.transforms import Augmentation
+
+from mmovseg.data.clouds import CloudSynthesizer
+from mmovseg.data.sample import IGNORE_LABEL, MODALITIES, Modality, ModelInput, RawSample, Reader
+from mmovseg.data.transforms import JointSample, OpticalJitter, SarJitter
+from mmovseg.data.vocabulary import Vocabulary
+from mmovseg.errors import UserError
+
+DRAW_KEY = "_draw"
+"""Key of a dataset dict that the training loader sets: the number of the draw, which seeds everything random."""
+
+_GEOMETRY, _CLOUDS, _OPTICAL, _SAR, _CAPTION = range(5)
+
+
+class OpticalSARMapper:
+    """Turn dataset dicts into model inputs (keys, shapes and units: `mmovseg.data.sample.ModelInput`).
+
+    Everything random follows from (`seed`, draw number), with one stream each for geometry, clouds, optical, SAR and
+    caption, so that a resumed run repeats it and switching one off does not change the others. Evaluation has no draw
+    number: there the stream follows from (`seed`, image id), so that an image always wears the same cloud.
+
+    Args:
+        is_train: training re-indexes labels to the seen classes, moves labels along with the geometry and draws anew
+            for every draw; evaluation keeps the whole label space and the label at its original size.
+        vocabulary: the label space of the data set: label id = position.
+        reader: dataset dict -> `RawSample`, optical on the 0..255 scale.
+        prompts: evaluation only: ask the model for these classes instead of `vocabulary`.
+        geometry: detectron2 augmentations, applied jointly to all rasters.
+        optical_photometric: applied to optical after the clouds.
+        sar_photometric: applied to SAR.
+        clouds: laid over optical after the geometry; the opacity comes out as `cloud_alpha`.
+        modality: keep both, or drop one (its keys are then absent, and it is not read).
+        with_clear: also give `image_clear`, the same view without the cloud.
+        keep_caption: also give one `caption`; training draws one, evaluation takes the first.
+        seed: of everything random here.
+
+    Raises:
+        UserError: unknown modality, prompts given for training, or more than 255 classes (255 means ignore).
+    """
+
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        vocabulary: Vocabulary,
+        reader: Reader,
+        prompts: Vocabulary | None = None,
+        geometry: Sequence[Augmentation] = (),
+        optical_photometric: OpticalJitter | None = None,
+        sar_photometric: SarJitter | None = None,
+        clouds: CloudSynthesizer | None = None,
+        modality: Modality = "both",
+        with_clear: bool = False,
+        keep_caption: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if modality not in MODALITIES:
+            raise UserError(f"unknown modality '{modality}'; known: {', '.join(MODALITIES)}")
+        if is_train and prompts is not None:
+            raise UserError(f"prompts ('{prompts.name}') are for evaluation; training asks for the seen classes")
+        if len(vocabulary) > IGNORE_LABEL:
+            raise UserError(f"vocabulary '{vocabulary.name}' has {len(vocabulary)} classes; labels hold at most 255")
+        self.is_train = is_train
+        self.vocabulary = vocabulary
+        self.reader = reader
+        self.asked = vocabulary.seen_subset() if is_train else (prompts or vocabulary)
+        self.geometry = list(geometry)
+        self.optical_photometric = optical_photometric
+        self.sar_photometric = sar_photometric
+        self.clouds = clouds
+        self.modality = modality
+        self.with_clear = with_clear
+        self.keep_caption = keep_caption
+        self.seed = seed
+        self._train_ids = np.full(256, IGNORE_LABEL, dtype=np.uint8)
+        self._train_ids[vocabulary.seen_ids] = np.arange(len(vocabulary.seen_ids))
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> ModelInput:
+        """Map one sample.
+
+        Raises:
+            UserError: the file is unreadable, a label value is outside the class list, or the modality asked for is
+                absent; the message names the file.
+        """
+        raw = self._read(dataset_dict)
+        seeds = self._stream_seed(dataset_dict)
+        label = None if raw.sem_seg is None else self._check_label(raw.sem_seg, _label_source(dataset_dict))
+        height, width = next(a.shape[:2] for a in (raw.optical, raw.sar, label) if a is not None)
+        if self.is_train and label is not None:
+            label = self._train_ids[label]
+        joint = JointSample(
+            rng=np.random.default_rng([*seeds, _GEOMETRY]),
+            optical=raw.optical,
+            optical_clear=raw.facts.get("optical_clear") if self.with_clear else None,
+            optical_valid=raw.optical_valid,
+            sar=raw.sar,
+            sar_valid=raw.sar_valid,
+            sem_seg=label if self.is_train else None,
+            cloud_alpha=raw.facts.get("cloud_alpha") if raw.optical is not None else None,
+        )
+        joint.apply_augmentations(self.geometry)
+        item: ModelInput = {
+            "image_id": str(dataset_dict.get("image_id", dataset_dict.get("file_name", ""))),
+            "file_name": str(dataset_dict.get("file_name", dataset_dict.get("sar_file_name", ""))),
+            "height": int(height),
+            "width": int(width),
+            "vocabulary": self.asked,
+        }
+        self._add_optical(item, joint, seeds)
+        self._add_sar(item, joint, seeds)
+        label = joint.sem_seg if self.is_train else label
+        if label is not None:
+            item["sem_seg"] = torch.from_numpy(label.astype(np.int64))
+        if self.keep_caption:
+            self._add_caption(item, raw, seeds)
+        return item
+
+    def _read(self, dataset_dict: dict[str, Any]) -> RawSample:
+        wanted = {key: value for key, value in dataset_dict.items() if key != DRAW_KEY}
+        if self.modality == "optical":
+            wanted.pop("sar_file_name", None)
+        raw = self.reader(wanted)
+        if self.modality == "optical":
+            raw = RawSample(raw.optical, raw.optical_valid, None, None, raw.sem_seg, raw.captions, raw.facts)
+        elif self.modality == "sar":
+            raw = RawSample(None, None, raw.sar, raw.sar_valid, raw.sem_seg, raw.captions, raw.facts)
+        if raw.optical is None and raw.sar is None:
+            name = dataset_dict.get("file_name", dataset_dict.get("sar_file_name", "?"))
+            raise UserError(f"sample '{name}' has no raster for modality '{self.modality}'")
+        return raw
+
+    def _stream_seed(self, dataset_dict: dict[str, Any]) -> list[int]:
+        if not self.is_train:
+            image_id = str(dataset_dict.get("image_id", dataset_dict.get("file_name", "")))
+            return [self.seed, zlib.crc32(image_id.encode())]
+        if DRAW_KEY in dataset_dict:
+            return [self.seed, int(dataset_dict[DRAW_KEY])]
+        # A loader of somebody else numbers no draws; torch's generator is the one that its workers seed apart.
+        return [self.seed, int(torch.randint(2**31, ()))]
+
+    def _check_label(self, label: np.ndarray, source: str) -> np.ndarray:
+        """Return the label as uint8, all values within the class list or 255."""
+        wrong = ((label < 0) | (label >= len(self.vocabulary))) & (label != IGNORE_LABEL)
+        if wrong.any():
+            value = label[wrong][0]
+            raise UserError(
+                f"label '{source}' has the value {value}, outside the {len(self.vocabulary)} classes "
+                f"0..{len(self.vocabulary) - 1} of vocabulary '{self.vocabulary.name}' (255 = ignore)"
+            )
+        return label.astype(np.uint8)
+
+    def _add_optical(self, item: ModelInput, joint: JointSample, seeds: list[int]) -> None:
+        if joint.optical is None or joint.optical_valid is None:
+            return
+        image, clear = joint.optical, joint.optical if joint.optical_clear is None else joint.optical_clear
+        alpha = joint.cloud_alpha
+        if self.clouds is not None:
+            image, alpha, _ = self.clouds(image, np.random.default_rng([*seeds, _CLOUDS]))
+        item["image"] = self._finish_optical(image, joint.optical_valid, seeds)
+        if self.with_clear:
+            item["image_clear"] = self._finish_optical(clear, joint.optical_valid, seeds)
+        item["valid"] = torch.from_numpy(joint.optical_valid)
+        if alpha is not None:
+            item["cloud_alpha"] = torch.from_numpy(np.ascontiguousarray(alpha, dtype=np.float32))
+
+    def _finish_optical(self, image: np.ndarray, valid: np.ndarray, seeds: list[int]) -> torch.Tensor:
+        if self.optical_photometric is not None:
+            # A fresh generator: the clouded and the clear view must be jittered alike.
+            image = self.optical_photometric(image, np.random.default_rng([*seeds, _OPTICAL]))
+        image = np.where(valid[:, :, None], image, np.zeros((), dtype=image.dtype))
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+    def _add_sar(self, item: ModelInput, joint: JointSample, seeds: list[int]) -> None:
+        if joint.sar is None or joint.sar_valid is None:
+            return
+        sar = joint.sar
+        if self.sar_photometric is not None:
+            sar = self.sar_photometric(sar, np.random.default_rng([*seeds, _SAR]))
+        sar = np.where(joint.sar_valid[:, :, None], sar, np.float32(0)).astype(np.float32)
+        item["sar"] = torch.from_numpy(np.ascontiguousarray(sar.transpose(2, 0, 1)))
+        item["sar_valid"] = torch.from_numpy(joint.sar_valid)
+
+    def _add_caption(self, item: ModelInput, raw: RawSample, seeds: list[int]) -> None:
+        if not raw.captions:
+            raise UserError(f"sample '{item['file_name']}' has no caption, but the mapper was asked for one")
+        pick = int(np.random.default_rng([*seeds, _CAPTION]).integers(len(raw.captions))) if self.is_train else 0
+        item["caption"] = raw.captions[pick]
+
+
+def _label_source(dataset_dict: dict[str, Any]) -> str:
+    return str(dataset_dict.get("sem_seg_file_name", dataset_dict.get("file_name", "?")))

@@ -1,0 +1,36 @@
+"""Joint geometry for all rasters of a pair, and photometry for each modality."""
+
+from mmovseg.data.transforms.geometry import (
+    AffineTransform,
+    FixedSizePad,
+    RandomCrop,
+    RandomFlip,
+    RandomRotate90,
+    RandomRotation,
+    RandomScale,
+    RandomTranslation,
+    Resize,
+    ResizeShortestEdge,
+    ResizeTransform,
+    Rotate90Transform,
+)
+from mmovseg.data.transforms.joint import JointSample
+from mmovseg.data.transforms.photometric import OpticalJitter, SarJitter
+
+__all__ = [
+    "AffineTransform",
+    "FixedSizePad",
+    "JointSample",
+    "OpticalJitter",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomRotate90",
+    "RandomRotation",
+    "RandomScale",
+    "RandomTranslation",
+    "Resize",
+    "ResizeShortestEdge",
+    "ResizeTransform",
+    "Rotate90Transform",
+    "SarJitter",
+]
