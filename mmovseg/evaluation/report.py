@@ -1,0 +1,94 @@
+"""An evaluation as files (JSON, CSV, PNG) and as a table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from mmovseg.data.sample import Modality
+from mmovseg.evaluation.metrics import HEADLINE
+from mmovseg.files import write_text_atomically
+from mmovseg.visualization.confusion import draw_confusion
+
+
+def result_folder(output_dir: str | Path, dataset_name: str, modality: Modality, vocabulary_name: str) -> Path:
+    """Return `<output_dir>/eval/<dataset>/<modality>-<vocabulary>`, with names made safe for a file system."""
+    return Path(output_dir) / "eval" / _safe(dataset_name) / f"{modality}-{_safe(vocabulary_name)}"
+
+
+def write_report(report: dict[str, Any], folder: str | Path) -> None:
+    """Write `result.json`, `per_class.csv` and `confusion.png` of an `OVSegEvaluator` report, each as a whole."""
+    folder = Path(folder)
+    write_text_atomically(folder / "per_class.csv", per_class_csv(report))
+    confusion = report["confusion"]
+    draw_confusion(
+        np.asarray(confusion["counts"]),
+        folder / "confusion.png",
+        row_names=confusion["rows_truth"],
+        column_names=confusion["columns_predicted"],
+        unseen={row["name"] for row in report["per_class"] if not row["seen"]},
+        title=f"{report['dataset']}, {report['modality']}, mIoU {format_percent(report['mIoU'])}",
+    )
+    # last, so that a result.json says that the other two are there
+    write_text_atomically(folder / "result.json", json.dumps(report, indent=1, allow_nan=False, default=str) + "\n")
+
+
+def per_class_csv(report: dict[str, Any]) -> str:
+    """Return the per-class table as CSV text, percentages with 4 decimals, empty where undefined."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = ["class", "seen", "IoU", "accuracy", "pixels", "predicted_pixels"]
+    writer.writerow(header)
+    for row in report["per_class"]:
+        shares = ["" if row[key] is None else f"{row[key]:.4f}" for key in ("IoU", "accuracy")]
+        writer.writerow([row["name"], int(row["seen"]), *shares, row["pixels"], row["predicted_pixels"]])
+    return text.getvalue()
+
+
+def format_table(report: dict[str, Any]) -> str:
+    """Return the report as text: headline metrics, controls and cloud cover, classes."""
+    controls = report["constant_baseline"]
+    constant = {key: (controls.get(key) or {}).get("value") for key in HEADLINE}
+    rows: list[list[str]] = [["model", *_cells(report)], ["names permuted", *_cells(report["permuted"])]]
+    rows.append(["best constant", *_cells(constant)])
+    for part in report["by_cloud_cover"]:
+        label = f"cloud cover {part['from']:.2f}-{part['to']:.2f} ({part['images']} images)"
+        rows.append([label, *_cells(part)])
+    lines = [text_table(rows, ["", *HEADLINE], text_columns=1)]
+    classes = [
+        [row["name"], "seen" if row["seen"] else "unseen"]
+        + [format_percent(row["IoU"]), format_percent(row["accuracy"]), str(row["pixels"])]
+        for row in report["per_class"]
+    ]
+    lines.append(text_table(classes, ["class", "", "IoU", "accuracy", "pixels"], text_columns=2))
+    if report["not_asked"]:
+        lines.append(f"not asked for, left out: {', '.join(report['not_asked'])}")
+    if report["not_in_labels"]:
+        lines.append(f"asked for but not in the labels, counted as wrong: {', '.join(report['not_in_labels'])}")
+    return "\n\n".join(lines)
+
+
+def text_table(rows: list[list[str]], headers: list[str], *, text_columns: int) -> str:
+    """Return an aligned table: the first `text_columns` columns to the left, the others, numbers, to the right."""
+    align = ["left"] * text_columns + ["right"] * (len(headers) - text_columns)
+    return tabulate(rows, headers=headers, disable_numparse=True, colalign=align)
+
+
+def format_percent(value: float | None) -> str:
+    """Return a percentage with one decimal, `-` for None."""
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _cells(metrics: dict[str, Any]) -> list[str]:
+    return [format_percent(metrics.get(key)) for key in HEADLINE]
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "unnamed"

@@ -1,0 +1,1 @@
+"""Pictures that a person looks at: display colours, panels, heat maps, confusion matrices."""

@@ -1,0 +1,109 @@
+"""Where each stage of the fusion looks for a prompt, after Figure 5 of the MM-OVSeg paper.
+
+Columns: the RGB image; h_gt, similarity of the global CLIP features with the prompt; h_dt, similarity of the fused
+dense (optical + SAR) features; h_fuse, both joined; and the final score. Rows: prompts, seen and unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.text import Text
+
+from mmovseg.data.vocabulary import Vocabulary
+from mmovseg.visualization.draw import normalize_map, optical_to_rgb, overlay
+from mmovseg.visualization.figure import FAINT, new_figure, place_axes, save_figure, underline, write
+
+STAGES: tuple[tuple[str, str, str], ...] = (
+    ("global_similarity", "$h_{gt}$", "global CLIP"),
+    ("dense_similarity", "$h_{dt}$", "dense optical + SAR"),
+    ("fused", "$h_{fuse}$", "both joined"),
+    ("scores", "score", "after the decoder"),
+)
+_CELL_IN = 1.5
+_GAP_IN = 0.07
+
+
+@dataclass
+class HeatmapScene:
+    """One scene and the prompts to draw for it.
+
+    image: (H, W, 3) on the 0..255 scale, as the model saw it.
+    maps: stage -> (K, h, w) of any range and size, K in the order of the vocabulary.
+    prompts: indices of the classes to draw.
+    truth: (H, W) labels; the class is outlined where it is given.
+    """
+
+    image: np.ndarray
+    maps: Mapping[str, np.ndarray]
+    prompts: Sequence[int]
+    truth: np.ndarray | None = None
+
+
+def draw_heatmaps(scenes: Sequence[HeatmapScene], path: str | Path, *, vocabulary: Vocabulary, title: str = "") -> None:
+    """Draw one row for each prompt of each scene, one column for each stage that any scene has.
+
+    Each map is normalised by itself (1st to 99th percentile), so colours compare places within a map, not maps. The
+    white line is the outline of the class in the ground truth. Prompts that training never saw are underlined.
+    """
+    stages = [stage for stage in STAGES if any(stage[0] in scene.maps for scene in scenes)]
+    count = sum(len(scene.prompts) for scene in scenes)
+    if not count or not stages:
+        raise ValueError("nothing to draw: no prompts or no maps")
+    left, right, top, bottom, between = 1.15, 0.12, 0.55 + (0.34 if title else 0), 0.34, 0.14
+    step = _CELL_IN + _GAP_IN
+    width = left + right + step * (1 + len(stages)) - _GAP_IN
+    height = top + bottom + step * count + between * (len(scenes) - 1)
+    figure = new_figure(width, height)
+    for j, (head, sub) in enumerate([("RGB", "as the model sees it"), *((stage[1], stage[2]) for stage in stages)]):
+        x = left + j * step + _CELL_IN / 2
+        write(figure, x, height - top + 0.31, head, size=10.5, bold=True)
+        write(figure, x, height - top + 0.11, sub, size=7.5, color=FAINT)
+    marked: list[Text] = []
+    y = height - top
+    for scene in scenes:
+        for k in scene.prompts:
+            y -= step
+            entry = vocabulary.classes[k]
+            label = write(figure, left - 0.12, y + _CELL_IN / 2, entry.name, size=10, align="right")
+            if not entry.seen:
+                marked.append(label)
+            _draw_row(figure, scene, k, [stage[0] for stage in stages], left, y)
+        y -= between
+    if title:
+        write(figure, 0.15, height - 0.2, title, size=11.5, bold=True, align="left")
+    note = "each map stretched by itself; outline: ground truth; underlined: prompts without a single training label"
+    write(figure, width / 2, 0.15, note, size=7.5, color=FAINT)
+    figure.canvas.draw()
+    underline(figure, marked)
+    save_figure(figure, path)
+
+
+def heat_overlay(image: np.ndarray, values: np.ndarray, opacity: float = 0.78) -> np.ndarray:
+    """Lay a (h, w) map of any range over a grey (H, W, 3) uint8 image; returns (H, W, 3) uint8."""
+    import cv2  # only pictures need it
+
+    size = image.shape[1], image.shape[0]
+    heat = cv2.resize(normalize_map(values.astype(np.float32)), size, interpolation=cv2.INTER_LINEAR)
+    grey = np.repeat(image.astype(np.float32).mean(axis=-1, keepdims=True), 3, axis=-1)
+    return overlay(grey, 255 * colormaps["inferno"](heat)[..., :3], opacity)
+
+
+def _draw_row(figure: Figure, scene: HeatmapScene, k: int, stages: Sequence[str], left: float, y: float) -> None:
+    image = optical_to_rgb(scene.image)
+    for j, stage in enumerate((None, *stages)):
+        if stage is not None and stage not in scene.maps:
+            continue
+        axes = place_axes(figure, left + j * (_CELL_IN + _GAP_IN), y, _CELL_IN, _CELL_IN)
+        picture = image if stage is None else heat_overlay(image, scene.maps[stage][k])
+        axes.imshow(picture, interpolation="nearest" if stage is None else "bilinear")
+        inside = None if scene.truth is None else scene.truth == k
+        if j and inside is not None and inside.any() and not inside.all():
+            outline = axes.contour(inside.astype(float), levels=[0.5], colors="white", linewidths=0.8)
+            outline.set_path_effects([Stroke(linewidth=1.7, foreground="black"), Normal()])
