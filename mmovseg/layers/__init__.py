@@ -1,0 +1,1 @@
+"""Small building blocks, one idea a file."""

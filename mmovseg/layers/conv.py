@@ -1,0 +1,84 @@
+"""Convolution blocks of the decoder."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GuidedDoubleConv(nn.Module):
+    """Two 3x3 convolutions over per-class maps, guided by features that all classes of an image share.
+
+    A plain implementation repeats the guidance for every class and concatenates. The first convolution is linear, so
+    conv([x; guidance]) = conv_x(x) + conv_g(guidance): here the guidance is convolved once per image and broadcast
+    over the classes. Same function, same parameters, a fraction of the cost.
+    """
+
+    def __init__(self, in_channels: int, guidance_channels: int, out_channels: int) -> None:
+        super().__init__()
+        groups = max(1, out_channels // 16)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.guidance = nn.Conv2d(guidance_channels, out_channels, 3, padding=1, bias=False) if guidance_channels else None
+        self.norm1 = nn.GroupNorm(groups, out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(groups, out_channels)
+
+    def forward(self, x: Tensor, guidance: Tensor | None, num_classes: int) -> Tensor:
+        """Refine class maps.
+
+        Args:
+            x: (N*K, C, h, w), classes of one image next to each other.
+            guidance: (N, G, h, w), or None when no modality can guide.
+            num_classes: K.
+
+        Returns:
+            (N*K, C_out, h, w), non-negative.
+        """
+        y = self.conv1(x)
+        if guidance is not None and self.guidance is not None:
+            extra = self.guidance(guidance)
+            y = (y.unflatten(0, (-1, num_classes)) + extra[:, None]).flatten(0, 1)
+        y = F.relu(self.norm1(y))
+        return F.relu(self.norm2(self.conv2(y)))
+
+
+def stride_adapter(in_channels: int, out_channels: int, *, stride_in: int, stride_out: int) -> nn.Module:
+    """Return the one convolution that takes a map of `stride_in` to `stride_out` pixels.
+
+    Finer: transposed convolution with kernel = stride = ratio. Equal: 1x1. Coarser: strided convolution.
+
+    Raises:
+        ValueError: neither stride divides the other.
+    """
+    if stride_in % stride_out == 0:
+        ratio = stride_in // stride_out
+        if ratio == 1:
+            return nn.Conv2d(in_channels, out_channels, 1)
+        return nn.ConvTranspose2d(in_channels, out_channels, ratio, stride=ratio)
+    if stride_out % stride_in == 0:
+        ratio = stride_out // stride_in
+        return nn.Conv2d(in_channels, out_channels, ratio, stride=ratio)
+    raise ValueError(f"cannot go from stride {stride_in} to stride {stride_out}: neither divides the other")
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, C, h, w) bilinearly to `size` (pixel centres aligned); the same tensor when the size is right."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pad (..., H, W) with zeros at the bottom and right so that both sides are multiples of `multiple`."""
+    height, width = x.shape[-2:]
+    bottom = math.ceil(height / multiple) * multiple - height
+    right = math.ceil(width / multiple) * multiple - width
+    return x if bottom == right == 0 else F.pad(x, (0, right, 0, bottom))
+
+
+def masked_mean_pool(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the share of True pixels of (N, 1, H, W) in each cell of a `size` grid, float in [0, 1]."""
+    return F.adaptive_avg_pool2d(mask.to(torch.float32), size)

@@ -1,0 +1,1 @@
+"""Encoders, fusion, heads, losses and meta-architectures."""

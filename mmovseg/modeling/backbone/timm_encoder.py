@@ -1,0 +1,136 @@
+"""Any timm vision transformer as a dense encoder.
+
+The paper (Sec. 3.2.2, 4.1.2) uses DINO v1 ViT-B/16 for RGB and for SAR, and DINOv3 ViT-L for the large variant; the
+release uses a ViT-B/8. All of them, and every other timm model with `forward_intermediates`, fit here by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
+from timm.models import adapt_input_conv
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor, nn
+
+from mmovseg.checkpoint.load import load_weights, read_state
+from mmovseg.errors import UserError
+
+
+class TimmEncoder(Backbone):
+    """Frozen or trainable timm ViT that hands out the normalised patch tokens of chosen blocks.
+
+    Args:
+        name: timm model name, for example ``vit_base_patch16_224.dino``.
+        taps: 1-based block numbers to return, for example ``(4, 8, 12)`` (Sec. 3.2.2).
+        weights: ``"timm"`` downloads the pretrained weights that belong to `name`; a path reads our own safetensors;
+            ``"clip:<path>"`` starts from the visual tower of one of our CLIP checkpoints; None keeps the random start.
+        in_chans: input channels. timm folds or repeats pretrained RGB filters for another number.
+        image_size: training size in pixels (side), None for the model's own. Other sizes work too: positions are resampled.
+        model_args: further arguments of the timm constructor (width, depth ... of a small model).
+        freeze: keep the weights fixed; the encoder then always runs in eval mode and without a graph.
+
+    Raises:
+        UserError: the name is unknown, the weights cannot be had, or a tap is beyond the depth.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        taps: Sequence[int],
+        weights: str | None = None,
+        in_chans: int = 3,
+        image_size: int | None = None,
+        model_args: dict[str, Any] | None = None,
+        freeze: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model = _create(name, weights == "timm", in_chans, image_size, dict(model_args or {}))
+        depth = len(self.model.blocks)
+        if not taps or max(taps) > depth or min(taps) < 1:
+            raise UserError(f"encoder '{name}' has {depth} blocks, so taps={tuple(taps)} cannot be read (counted from 1)")
+        self.taps = tuple(int(tap) for tap in taps)
+        self.freeze = freeze
+        patch = self.model.patch_embed.patch_size
+        self.patch_size = int(patch[0] if isinstance(patch, (tuple, list)) else patch)
+        self.in_chans = in_chans
+        if weights is not None and weights.startswith("clip:"):
+            _load_clip_tower(self.model, weights.removeprefix("clip:"), in_chans)
+        elif weights not in (None, "timm"):
+            load_weights(self.model, str(weights))
+        if freeze:
+            self.requires_grad_(False)
+            self.eval()
+
+    @property
+    def size_divisibility(self) -> int:
+        return self.patch_size
+
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the returned maps, in tap order: ``block4``, ..."""
+        return [f"block{tap}" for tap in self.taps]
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        width = self.model.embed_dim
+        return {name: ShapeSpec(channels=width, stride=self.patch_size) for name in self.feature_names}
+
+    def train(self, mode: bool = True) -> TimmEncoder:
+        """Set the mode; a frozen encoder stays in eval mode, since dropout or random positions would change its features."""
+        return super().train(mode and not self.freeze)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Encode normalised images.
+
+        Args:
+            x: (N, in_chans, H, W) normalised; H and W multiples of the patch size.
+
+        Returns:
+            One (N, C, H/p, W/p) map a tap, each through the model's final norm.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            maps = self.model.forward_intermediates(
+                x, indices=[tap - 1 for tap in self.taps], norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
+            )
+        return dict(zip(self.feature_names, maps, strict=True))
+
+
+def _create(name: str, pretrained: bool, in_chans: int, image_size: int | None, model_args: dict[str, Any]) -> nn.Module:
+    if not timm.is_model(name.split(".")[0]):
+        near = ", ".join(timm.list_models(f"*{name.split('.')[0][:12]}*")[:3]) or "see timm.list_models()"
+        raise UserError(f"timm has no model '{name}'; similar: {near}")
+    if image_size is not None:
+        model_args["img_size"] = image_size
+    args = dict(in_chans=in_chans, num_classes=0, dynamic_img_size=True, **model_args)
+    try:
+        return timm.create_model(name, pretrained=pretrained, **args)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).strip().splitlines()[0][:120]
+        raise UserError(
+            f"the pretrained weights of timm model '{name}' cannot be downloaded ({reason}); download its 'model.safetensors' "
+            f"elsewhere into the Hugging Face cache, or give a local file as `weights=<path>`"
+        ) from error
+
+
+def _load_clip_tower(model: nn.Module, path: str, in_chans: int) -> None:
+    """Copy CLIP's visual tower; RGB filters are folded or repeated for other channel counts, as timm does."""
+    state, _ = read_state(path)
+    visual = {key: value.float() for key, value in state.items() if key.startswith("visual.")}
+    if not visual:
+        raise UserError(f"'{path}' holds no CLIP visual tower (no key starts with 'visual.')")
+    converted = checkpoint_filter_fn(visual, model)
+    weight = "patch_embed.proj.weight"
+    converted[weight] = adapt_input_conv(in_chans, converted[weight])
+    wanted = {key: value for key, value in converted.items() if not key.startswith("head.")}
+    try:
+        model.load_state_dict(wanted, strict=True)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"the CLIP tower in '{path}' does not fit this encoder: {reason}") from error

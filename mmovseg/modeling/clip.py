@@ -1,0 +1,259 @@
+"""CLIP from open_clip as a dense image encoder and a text encoder in one embedding space (paper Sec. 3.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor, nn
+
+from mmovseg.checkpoint.load import load_weights
+from mmovseg.data.vocabulary import Vocabulary
+from mmovseg.errors import UserError
+from mmovseg.modeling.text.tokenizer import ReducedTokenizer, tokenize
+
+FinetuneMode = Literal["qv", "full", "none"]
+DenseMode = Literal["value_cls", "value", "tokens"]
+
+# Paper Sec. 3.2.3: "a photo of {CLASSLIST}"; release: one fixed template.
+PAPER_TEMPLATES = ("a photo of {}",)
+RELEASED_TEMPLATES = ("A photo of a {} in the scene",)
+
+
+class OpenCLIPEncoder(nn.Module):
+    """open_clip CLIP with dense visual features, block taps and cached vocabulary embeddings.
+
+    Args:
+        name: open_clip architecture, for example ``ViT-B-16-quickgelu`` (OpenAI weights need the quickgelu one).
+        weights: an open_clip pretrained tag (``"openai"``), a path to our safetensors, or None for random weights.
+        architecture: instead of `name`, the architecture as data: keys ``embed_dim``, ``vision_cfg``, ``text_cfg``,
+            ``quick_gelu`` as in open_clip's model configs. Used by the XS models.
+        taps: 1-based visual blocks whose raw patch tokens are returned as guidance.
+        dense: how patch tokens get into the text space. ``value_cls``: value path of the last block plus the class token's
+            residual, as the release does; ``value``: value path alone (MaskCLIP); ``tokens``: the ordinary output tokens,
+            right for towers that pool by averaging patches.
+        finetune: what trains. ``qv``: query and value weights of every attention (the release; the only choice that meets the
+            paper's 31M trainable parameters); ``full``: everything; ``none``.
+        templates: prompt templates, averaged after normalisation.
+
+    Raises:
+        UserError: unknown name, tag or file, or weights that cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        weights: str | None = None,
+        architecture: dict[str, Any] | None = None,
+        taps: Sequence[int] = (4, 8),
+        dense: DenseMode = "value_cls",
+        finetune: FinetuneMode = "qv",
+        templates: Sequence[str] = PAPER_TEMPLATES,
+    ) -> None:
+        super().__init__()
+        tag = weights if weights and weights in _tags(name) else None
+        self.model = _from_architecture(dict(architecture)) if architecture else _from_name(name, tag)
+        self.tokenizer = _tokenizer_for(self.model)
+        self.dense = dense
+        self.taps = tuple(int(tap) for tap in taps)
+        self.templates = tuple(templates)
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise UserError(f"prompt template '{template}' must hold exactly one {{}} for the class name")
+        self._text_cache: dict[tuple[Any, ...], Tensor] = {}
+        if weights and tag is None:
+            load_weights(self.model, weights)
+        self.set_finetune(finetune)
+
+    @property
+    def embed_dim(self) -> int:
+        return int(self.model.visual.output_dim)
+
+    @property
+    def visual_width(self) -> int:
+        return int(self.model.visual.conv1.out_channels)
+
+    @property
+    def patch_size(self) -> int:
+        return int(self.model.visual.patch_size[0])
+
+    # ------------------------------------------------------------------ what trains
+
+    def set_finetune(self, mode: FinetuneMode) -> None:
+        """Choose the trainable weights; see the class."""
+        if mode not in ("qv", "full", "none"):
+            raise UserError(f"clip finetune must be qv, full or none, got '{mode}'")
+        self.finetune = mode
+        self.model.requires_grad_(mode == "full")
+        # The temperature belongs to the contrastive loss; segmentation has no use for it.
+        self.model.logit_scale.requires_grad_(False)
+        if mode == "qv":
+            for module in self.model.modules():
+                if isinstance(module, nn.MultiheadAttention):
+                    _train_query_and_value(module)
+
+    def freeze_visual(self) -> None:
+        """Freeze the visual tower (models that never see an optical image)."""
+        self.model.visual.requires_grad_(False)
+
+    # ------------------------------------------------------------------ image side
+
+    def encode_image(self, x: Tensor) -> dict[str, Tensor]:
+        """Encode normalised RGB.
+
+        Args:
+            x: (N, 3, H, W), H and W multiples of the patch size; positions are resampled to any grid.
+
+        Returns:
+            ``dense``: (N, D, h, w) patch embeddings in the text space, not normalised; ``block<k>``: (N, C, h, w) raw tokens of tap k.
+        """
+        visual = self.model.visual
+        grid = (x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size)
+        tokens = self._embed(x, grid)
+        blocks = list(visual.transformer.resblocks)
+        outputs: dict[str, Tensor] = {}
+        for number, block in enumerate(blocks, start=1):
+            if number == len(blocks) and self.dense != "tokens":
+                tokens = _value_path(block, tokens, keep_class_residual=self.dense == "value_cls")
+            else:
+                tokens = block(tokens)
+            if number in self.taps:
+                outputs[f"block{number}"] = _to_map(tokens, grid)
+        outputs["dense"] = _to_map(visual.ln_post(tokens) @ visual.proj, grid)
+        return outputs
+
+    def _embed(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        visual = self.model.visual
+        patches = visual.conv1(x).flatten(2).transpose(1, 2)
+        class_token = visual.class_embedding.to(patches.dtype).expand(len(x), 1, -1)
+        positions = visual.positional_embedding
+        if grid != tuple(visual.grid_size):
+            table = positions[1:].T.reshape(1, -1, *visual.grid_size)
+            table = F.interpolate(table.float(), size=grid, mode="bicubic", align_corners=False)
+            positions = torch.cat([positions[:1], table.flatten(2)[0].T.to(positions.dtype)])
+        return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype))
+
+    # ------------------------------------------------------------------ text side
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return (T, D) unit-length embeddings of T sentences."""
+        device = self.model.token_embedding.weight.device
+        return self.model.encode_text(tokenize(self.tokenizer, texts).to(device), normalize=True)
+
+    def encode_vocabulary(self, vocabulary: Vocabulary) -> Tensor:
+        """Return (K, D) unit-length class embeddings: the mean over templates and synonyms of unit-length prompt embeddings.
+
+        Without a graph the result is kept until the text weights change, keyed by templates and names.
+        """
+        words = [(entry.name, *entry.synonyms) for entry in vocabulary.classes]
+        if torch.is_grad_enabled():
+            return self._embed_words(words)
+        key = (self.templates, tuple(words), self._text_state())
+        if key not in self._text_cache:
+            self._text_cache = {key: self._embed_words(words)}
+        return self._text_cache[key]
+
+    def _embed_words(self, words: list[tuple[str, ...]]) -> Tensor:
+        prompts = [template.format(word) for group in words for word in group for template in self.templates]
+        owner = [index for index, group in enumerate(words) for _ in range(len(group) * len(self.templates))]
+        features = self.encode_texts(prompts)
+        index = torch.tensor(owner, device=features.device)
+        summed = features.new_zeros(len(words), features.shape[1]).index_add(0, index, features)
+        return F.normalize(summed, dim=1)
+
+    def _text_state(self) -> tuple[tuple[int, int], ...]:
+        """Identify the current text weights: storage and in-place version of each."""
+        visual = {id(parameter) for parameter in self.model.visual.parameters()}
+        return tuple((p.data_ptr(), p._version) for p in self.model.parameters() if id(p) not in visual)
+
+
+def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(N, 1 + h*w, C) with a class token in front -> (N, C, h, w)."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid).contiguous()
+
+
+def _value_path(block: ResidualAttentionBlock, x: Tensor, *, keep_class_residual: bool) -> Tensor:
+    """Last block without attention: every token keeps its own value projection, so features stay local.
+
+    MaskCLIP drops the residual and the MLP; the release adds the class token's residual to all tokens and keeps the MLP.
+    """
+    width = x.shape[-1]
+    attention = block.attn
+    values = F.linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
+    values = block.ls_1(attention.out_proj(values))
+    if not keep_class_residual:
+        return values
+    values = values + x[:, :1]
+    return values + block.ls_2(block.mlp(block.ln_2(values)))
+
+
+def _train_query_and_value(attention: nn.MultiheadAttention) -> None:
+    """Let the query and value thirds of the packed projection train, and hold the key third.
+
+    open_clip packs q, k and v in one parameter. The gradient of the key rows is zeroed, and `frozen_rows` tells the
+    optimizer to leave out weight decay and the parameter count to leave out these rows.
+    """
+    weight = attention.in_proj_weight
+    width = weight.shape[1]
+    weight.requires_grad_(True)
+    weight.frozen_rows = slice(width, 2 * width)  # type: ignore[attr-defined]
+
+    def zero_key_rows(gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        gradient[width : 2 * width] = 0
+        return gradient
+
+    weight.register_hook(zero_key_rows)
+
+
+def trainable_elements(parameter: nn.Parameter) -> int:
+    """Number of entries of a parameter that training can change."""
+    if not parameter.requires_grad:
+        return 0
+    rows = getattr(parameter, "frozen_rows", None)
+    frozen = parameter[rows].numel() if rows is not None else 0
+    return parameter.numel() - frozen
+
+
+def _tags(name: str | None) -> list[str]:
+    return open_clip.list_pretrained_tags_by_model(name) if name else []
+
+
+def _from_architecture(architecture: dict[str, Any]) -> open_clip.CLIP:
+    unknown = set(architecture) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
+    if unknown:
+        raise UserError(f"clip architecture has the unknown key '{sorted(unknown)[0]}'")
+    return open_clip.CLIP(
+        architecture["embed_dim"],
+        dict(architecture["vision_cfg"]),
+        dict(architecture["text_cfg"]),
+        quick_gelu=bool(architecture.get("quick_gelu", False)),
+    )
+
+
+def _from_name(name: str | None, tag: str | None) -> open_clip.CLIP:
+    if name not in open_clip.list_models():
+        raise UserError(f"open_clip has no model '{name}'; see open_clip.list_models()")
+    try:
+        return open_clip.create_model(name, pretrained=tag)
+    except (OSError, RuntimeError) as error:
+        if tag is None:
+            raise
+        reason = str(error).strip().splitlines()[0][:120]
+        raise UserError(
+            f"the '{tag}' weights of open_clip model '{name}' cannot be downloaded ({reason}); put them into the Hugging Face "
+            f"cache, or give a local file as `weights=<path>`"
+        ) from error
+
+
+def _tokenizer_for(model: open_clip.CLIP) -> open_clip.SimpleTokenizer:
+    full = open_clip.SimpleTokenizer(context_length=model.context_length)
+    return full if model.vocab_size == full.vocab_size else ReducedTokenizer(model.vocab_size, model.context_length)
+
+
+__all__ = ["PAPER_TEMPLATES", "RELEASED_TEMPLATES", "OpenCLIPEncoder", "trainable_elements"]

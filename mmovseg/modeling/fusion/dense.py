@@ -1,0 +1,66 @@
+"""Sum of projected optical and SAR features, level by level (paper Sec. 3.2.3, 'multimodal dense feature aggregation')."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+from mmovseg.layers.conv import masked_mean_pool, stride_adapter
+
+
+class DenseFusion(nn.Module):
+    """f_d^i = sigma_i(f_rgb^i) + sigma_i(f_sar^i), each sigma_i a convolution to the text dimension at the level's stride.
+
+    Source: Sec. 3.2.3. The paper writes one sigma_i for both modalities; the release has one each (`share_projections`).
+    A modality that is absent, or a pixel without data, adds nothing: the sum then is the other modality's term alone.
+
+    Args:
+        shapes: block name -> ShapeSpec(channels, stride) of the dense encoders, coarse blocks last, as `taps` gives them.
+        out_channels: text dimension D.
+        strides: stride of each level, in the order of `shapes`. The release has 8, 4, 16 for blocks 4, 8, 12.
+        share_projections: one sigma_i for both modalities (paper) or one each (release).
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, ShapeSpec],
+        *,
+        out_channels: int,
+        strides: Sequence[int],
+        share_projections: bool = True,
+        modalities: Sequence[str] = ("optical", "sar"),
+    ) -> None:
+        super().__init__()
+        if len(strides) != len(shapes):
+            raise ValueError(f"{len(shapes)} levels need as many strides, got {len(strides)}")
+        names = ["shared"] if share_projections else list(modalities)
+        self.share_projections = share_projections
+        self.projections = nn.ModuleDict()
+        for name in names:
+            levels = nn.ModuleDict()
+            for (level, shape), stride in zip(shapes.items(), strides, strict=True):
+                levels[level] = stride_adapter(shape.channels, out_channels, stride_in=shape.stride, stride_out=stride)
+            self.projections[name] = levels
+
+    def forward(self, features: Mapping[str, Mapping[str, Tensor]], valid: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+        """Fuse.
+
+        Args:
+            features: modality -> block name -> (N, C, h, w); at least one modality.
+            valid: modality -> (N, 1, H, W) bool, False where the modality holds no data; None = all valid.
+
+        Returns:
+            block name -> (N, D, h_i, w_i).
+        """
+        fused: dict[str, Tensor] = {}
+        for modality, maps in features.items():
+            projections = self.projections["shared" if self.share_projections else modality]
+            mask = valid.get(modality)
+            for level, feature in maps.items():
+                term = projections[level](feature)
+                if mask is not None:
+                    term = term * masked_mean_pool(mask, (term.shape[-2], term.shape[-1])).to(term.dtype)
+                fused[level] = fused[level] + term if level in fused else term
+        return fused

@@ -1,0 +1,198 @@
+"""Dual-encoder fusion (DEF) head of the paper: similarities to text, fused level by level, decoded class by class.
+
+Shapes: N images, K classes, D text dimension, C_i embedding channels of level i, h_i w_i its grid. Per-class maps are kept as
+(N*K, C, h, w) with the classes of one image next to each other; no operation mixes classes, so scores permute with the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from torch import Tensor, nn
+
+from mmovseg.layers.conv import GuidedDoubleConv, resize, stride_adapter
+from mmovseg.modeling.fusion.dense import DenseFusion
+
+
+class SimilarityFusion(nn.Module):
+    """h_fuse = phi(conv7([h_dt; h_gt])) + h_gt with h_dt, h_gt = phi(conv7(similarity)), phi = sigmoid (Sec. 3.2.3).
+
+    Args:
+        channels: C_i.
+        scale: cosines are multiplied by this first. 1 is the paper; a larger value spreads the sigmoids of small models that
+            have only hundreds of steps to learn the 7x7 filters' gain.
+    """
+
+    def __init__(self, channels: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.embed_dense = nn.Conv2d(1, channels, 7, padding=3)
+        self.embed_global = nn.Conv2d(1, channels, 7, padding=3)
+        self.fuse = nn.Conv2d(2 * channels, channels, 7, padding=3)
+
+    def forward(self, dense: Tensor, globally: Tensor) -> Tensor:
+        """Fuse two (N*K, 1, h, w) cosine maps in [-1, 1] into (N*K, C, h, w) in (0, 2)."""
+        dense = torch.sigmoid(self.embed_dense(dense * self.scale))
+        globally = torch.sigmoid(self.embed_global(globally * self.scale))
+        return torch.sigmoid(self.fuse(torch.cat([dense, globally], dim=1))) + globally
+
+
+class DualEncoderFusionHead(nn.Module):
+    """DEF: dense-text and global-text similarity, fusion, FPN-style decoder, one linear classifier for every class.
+
+    Why per class: the classifier sees only how well places match one name, never which name, so it works for names that
+    training never saw. Source: Sec. 3.2.3 and Fig. 2(b). Choices where the paper is silent:
+
+    * level strides 8/4/16 for blocks 4/8/12, as in the release (`strides`);
+    * embedding widths 64/32/128: each level's 7x7 convolutions then cost the same (`channels`);
+    * decoder guidance widths 32 and 16 a source, as in the release (`guidance_channels`);
+    * z_rgb is CLIP's dense map, since a pooled vector has no place (`OpenCLIPEncoder.dense`);
+    * without optical input there is no z_rgb: the coarsest dense similarity stands in for h_gt, and CLIP guidance is left out;
+    * without dense encoders (Table 3, 'w/o CMU&DEF') h_dt is h_gt at each level, and DINO guidance is left out.
+
+    Args:
+        dense_shapes: block name -> ShapeSpec of the dense encoders, finest block number first; None = CLIP only.
+        clip_shapes: block name -> ShapeSpec of the CLIP taps that guide the decoder; the first guides the first
+            upsampling, the second the second.
+        embed_dim: D.
+        strides: of the levels, in the order of the blocks; the last must be the coarsest.
+        channels: C_i in the same order.
+        guidance_channels: width of each guidance source at the first and second upsampling.
+        similarity_scale: see `SimilarityFusion`.
+        share_projections: see `DenseFusion`.
+        use_clip_guidance: False for models that never see an optical image.
+        class_chunk: at inference, decode at most this many classes at once, so that memory does not grow with the
+            vocabulary; None = all at once.
+    """
+
+    def __init__(
+        self,
+        dense_shapes: Mapping[str, ShapeSpec] | None,
+        clip_shapes: Mapping[str, ShapeSpec],
+        *,
+        embed_dim: int,
+        strides: Sequence[int] = (8, 4, 16),
+        channels: Sequence[int] = (64, 32, 128),
+        guidance_channels: Sequence[int] = (32, 16),
+        similarity_scale: float = 1.0,
+        share_projections: bool = True,
+        use_clip_guidance: bool = True,
+        class_chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not len(strides) == len(channels) == 3 or strides[-1] != max(strides) or len(clip_shapes) != 2:
+            raise ValueError(f"need three levels, the coarsest last, and two CLIP taps; got strides {tuple(strides)}")
+        self.strides = tuple(strides)
+        self.class_chunk = class_chunk
+        self.levels = list(dense_shapes) if dense_shapes else ["level1", "level2", "level3"]
+        self.dense = (
+            DenseFusion(dense_shapes, out_channels=embed_dim, strides=strides, share_projections=share_projections)
+            if dense_shapes
+            else None
+        )
+        self.fusions = nn.ModuleList(SimilarityFusion(width, scale=similarity_scale) for width in channels)
+        self.clip_guidance = nn.ModuleList()
+        self.dense_guidance = nn.ModuleList()
+        # Paper, Fig. 2(b): decoder levels are joined by the features of the block that has their stride.
+        for shape, stride, width in zip(clip_shapes.values(), strides[:2], guidance_channels, strict=True):
+            if use_clip_guidance:
+                adapter = stride_adapter(shape.channels, 4 * width, stride_in=shape.stride, stride_out=stride)
+                squeeze = nn.Conv2d(4 * width, width, 3, padding=1)
+                self.clip_guidance.append(nn.Sequential(adapter, squeeze, nn.ReLU()))
+            if dense_shapes:
+                self.dense_guidance.append(nn.Sequential(nn.Conv2d(embed_dim, width, 3, padding=1), nn.ReLU()))
+        sources = int(use_clip_guidance) + int(bool(dense_shapes))
+        mid, fine, coarse = channels
+        self.decode_mid = GuidedDoubleConv(coarse + mid, sources * guidance_channels[0], mid)
+        self.decode_fine = GuidedDoubleConv(mid + fine, sources * guidance_channels[1], fine)
+        self.classifier = nn.Conv2d(fine, 1, 1)
+        self.sources = sources
+
+    def forward(
+        self,
+        text: Tensor,
+        clip: Mapping[str, Tensor] | None,
+        dense: Mapping[str, Mapping[str, Tensor]],
+        valid: Mapping[str, Tensor | None],
+        *,
+        grid: tuple[int, int],
+        explain: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Score every class everywhere.
+
+        Args:
+            text: (K, D) unit-length class embeddings.
+            clip: `OpenCLIPEncoder.encode_image` output, or None without optical input.
+            dense: modality -> block name -> (N, C, h, w).
+            valid: modality -> (N, 1, H, W) bool or None.
+            grid: size in pixels (H, W) of the padded network input, from which the level sizes follow.
+            explain: a dict to be filled with (N, K, h, w) maps of the stages, see `MMOVSeg.explain`.
+
+        Returns:
+            (N, K, H / s, W / s) logits, s the finest stride.
+
+        Raises:
+            ValueError: neither optical nor SAR features are given.
+        """
+        if clip is None and not dense:
+            raise ValueError("the head needs optical or SAR features, got neither")
+        fused = self.dense(dense, valid) if self.dense is not None and dense else {}
+        z_rgb = F.normalize(clip["dense"], dim=1) if clip is not None else None
+        fused_unit = {level: F.normalize(feature, dim=1) for level, feature in fused.items()}
+        guidance = [self._guide(step, clip, fused, self._size(grid, step)) for step in range(2)]
+        chunk = len(text) if self.training or not self.class_chunk else self.class_chunk
+        scores = [self._score(part, z_rgb, fused_unit, guidance, grid, explain) for part in text.split(chunk)]
+        return torch.cat(scores, dim=1)
+
+    def _size(self, grid: tuple[int, int], level: int) -> tuple[int, int]:
+        return (grid[0] // self.strides[level], grid[1] // self.strides[level])
+
+    def _guide(self, step: int, clip: Mapping[str, Tensor] | None, fused: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor | None:
+        """Image features that join decoder step 0 (middle) or 1 (fine): (N, G, h, w). An absent source is zero."""
+        parts: list[Tensor | None] = []
+        if len(self.clip_guidance):
+            taps = [value for key, value in clip.items() if key != "dense"] if clip is not None else None
+            parts.append(resize(self.clip_guidance[step](taps[step]), size) if taps is not None else None)
+        if len(self.dense_guidance):
+            parts.append(self.dense_guidance[step](fused[self.levels[step]]) if fused else None)
+        known = next((part for part in parts if part is not None), None)
+        if known is None:
+            return None
+        # Zero is what "no match" is after the ReLU; both sources have the same width.
+        return torch.cat([part if part is not None else torch.zeros_like(known) for part in parts], dim=1)
+
+    def _score(
+        self,
+        text: Tensor,
+        z_rgb: Tensor | None,
+        fused_unit: Mapping[str, Tensor],
+        guidance: Sequence[Tensor | None],
+        grid: tuple[int, int],
+        explain: dict[str, Tensor] | None,
+    ) -> Tensor:
+        num_classes = len(text)
+        dense_maps = {level: torch.einsum("ndhw,kd->nkhw", feature, text) for level, feature in fused_unit.items()}
+        global_map = torch.einsum("ndhw,kd->nkhw", z_rgb, text) if z_rgb is not None else dense_maps[self.levels[-1]]
+        embedded = []
+        for index, (level, fusion) in enumerate(zip(self.levels, self.fusions, strict=True)):
+            size = self._size(grid, index)
+            globally = resize(global_map, size)
+            local = resize(dense_maps[level], size) if dense_maps else globally
+            embedded.append(fusion(local.flatten(0, 1)[:, None], globally.flatten(0, 1)[:, None]))
+        mid, fine, x = embedded
+        for lateral, decode, guide in ((mid, self.decode_mid, guidance[0]), (fine, self.decode_fine, guidance[1])):
+            x = decode(torch.cat([resize(x, (lateral.shape[-2], lateral.shape[-1])), lateral], dim=1), guide, num_classes)
+        logits = self.classifier(x)[:, 0].unflatten(0, (-1, num_classes))
+        if explain is not None:
+            stages = {
+                "global_similarity": global_map,
+                "dense_similarity": dense_maps.get(self.levels[-1], global_map),
+                "fused": embedded[-1].mean(dim=1).unflatten(0, (-1, num_classes)),
+                "scores": logits,
+            }
+            for name, value in stages.items():
+                explain[name] = torch.cat([explain[name], value], dim=1) if name in explain else value
+        return logits

@@ -1,0 +1,86 @@
+"""Patch-wise alignment of one encoder to another, frozen one: the core of cross-modal unification (paper Sec. 3.2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from mmovseg.checkpoint.contract import InputContract
+from mmovseg.data.sample import ModelInput
+from mmovseg.errors import UserError
+from mmovseg.layers.norm import PixelNorm
+from mmovseg.modeling.backbone import TimmEncoder
+from mmovseg.modeling.losses import patch_info_nce
+from mmovseg.modeling.meta_arch.batching import batch_view
+
+
+class PatchAligner(nn.Module):
+    """Teach a student encoder (SAR, or optical under clouds) to give the features a frozen teacher gives on clear optical images.
+
+    The loss is InfoNCE over patches, averaged over the tapped blocks. No labels are read.
+
+    Args:
+        teacher: frozen encoder of ``teacher_view``.
+        student: trainable encoder of ``student_view`` with the same taps and patch size.
+        teacher_view: ``image_clear`` or ``image``. student_view: ``sar`` or ``image``.
+        temperature: tau.
+        patches_per_step: at most this many patches, drawn at random, enter each similarity matrix, which bounds its memory.
+        levels: 1-based taps to align, None = all (paper: 4, 8, 12).
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: TimmEncoder,
+        student: TimmEncoder,
+        teacher_norm: PixelNorm,
+        student_norm: PixelNorm,
+        teacher_view: str = "image_clear",
+        student_view: str = "sar",
+        temperature: float = 0.07,
+        patches_per_step: int = 512,
+        levels: Sequence[int] | None = None,
+        input_contract: InputContract | None = None,
+    ) -> None:
+        super().__init__()
+        if teacher.taps != student.taps or teacher.patch_size != student.patch_size:
+            raise UserError(f"teacher and student must share taps and patch size, got {teacher.taps} and {student.taps}")
+        self.teacher, self.student = teacher, student
+        self.teacher_norm, self.student_norm = teacher_norm, student_norm
+        self.teacher_view, self.student_view = teacher_view, student_view
+        self.temperature, self.patches_per_step = temperature, patches_per_step
+        self.levels = [f"block{level}" for level in (levels or teacher.taps)]
+        self.input_contract = input_contract.to_dict() if input_contract is not None else None
+        teacher.requires_grad_(False)
+        teacher.freeze = True
+
+    def forward(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor]:
+        """Return ``{"loss_align": 0-d}``, the mean over levels. Raises `UserError` when a view is missing."""
+        views = {}
+        for key, norm in ((self.teacher_view, self.teacher_norm), (self.student_view, self.student_norm)):
+            view = batch_view(batched_inputs, key, "sar_valid" if key == "sar" else "valid", norm, self.student.patch_size)
+            if view is None:
+                raise UserError(f"alignment needs the key '{key}' in every input, it is missing in '{batched_inputs[0].get('file_name')}'")
+            views[key] = view
+        with torch.no_grad():
+            target = self.teacher(views[self.teacher_view].x)
+        features = self.student(views[self.student_view].x)
+        total = next(iter(target.values())).shape[0] * next(iter(target.values()))[0, 0].numel()
+        chosen = torch.randperm(total)[: self.patches_per_step].to(views[self.student_view].x.device)
+        losses, accuracies = [], []
+        for level in self.levels:
+            student, teacher = (_patches(maps[level])[chosen] for maps in (features, target))
+            loss, accuracy = patch_info_nce(student, teacher, temperature=self.temperature)
+            losses.append(loss)
+            accuracies.append(accuracy)
+        if self.training:
+            get_event_storage().put_scalar("align_accuracy", torch.stack(accuracies).mean().item())
+        return {"loss_align": torch.stack(losses).mean()}
+
+
+def _patches(maps: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N*h*w, C)."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)

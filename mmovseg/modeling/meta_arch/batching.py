@@ -1,0 +1,75 @@
+"""From a list of model inputs to batched, normalised, padded tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmovseg.data.sample import IGNORE_LABEL, ModelInput
+from mmovseg.data.vocabulary import Vocabulary
+from mmovseg.errors import UserError
+from mmovseg.layers.conv import pad_to_multiple
+from mmovseg.layers.norm import PixelNorm
+
+
+@dataclass
+class View:
+    """One modality of a batch: `x` (N, C, H, W) normalised and padded, `valid` (N, 1, H, W) bool or None = all valid."""
+
+    x: Tensor
+    valid: Tensor | None
+
+
+def batch_view(inputs: Sequence[ModelInput], key: str, valid_key: str, norm: PixelNorm, multiple: int) -> View | None:
+    """Stack one modality; None when the inputs do not have it.
+
+    Padding, nodata and NaN all end as 0 after normalisation (the mean of the training data) and as False in `valid`.
+
+    Raises:
+        UserError: only a part of the batch has the modality, or two modalities of a sample differ in size.
+    """
+    present = [item for item in inputs if key in item]
+    if not present:
+        return None
+    if len(present) != len(inputs):
+        raise UserError(f"{len(inputs) - len(present)} of {len(inputs)} samples of a batch lack '{key}'; batch them apart")
+    height = max(item[key].shape[-2] for item in inputs)  # type: ignore[literal-required]
+    width = max(item[key].shape[-1] for item in inputs)  # type: ignore[literal-required]
+    device = norm.mean.device
+    images, masks, holes = [], [], False
+    for item in inputs:
+        image: Tensor = item[key].to(device, non_blocking=True)  # type: ignore[literal-required]
+        mask = item.get(valid_key)
+        mask = torch.ones(image.shape[-2:], dtype=torch.bool, device=device) if mask is None else mask.to(device)  # type: ignore[union-attr]
+        if image.is_floating_point():
+            mask = mask & torch.isfinite(image).all(dim=0)
+            image = torch.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
+        pad = (0, width - image.shape[-1], 0, height - image.shape[-2])
+        images.append(torch.nn.functional.pad(norm(image, mask), pad))
+        masks.append(torch.nn.functional.pad(mask, pad))
+        holes = holes or not bool(masks[-1].all())
+    x = pad_to_multiple(torch.stack(images), multiple)
+    valid = pad_to_multiple(torch.stack(masks)[:, None], multiple)
+    holes = holes or valid.shape[-2:] != (height, width)
+    return View(x, valid if holes else None)
+
+
+def shared_vocabulary(inputs: Sequence[ModelInput]) -> Vocabulary:
+    """Return the vocabulary that the batch asks for. Raises `UserError` when there is none or the items differ."""
+    if not all("vocabulary" in item for item in inputs):
+        raise UserError("the model was asked without class names: every input needs the key 'vocabulary'")
+    vocabulary = inputs[0]["vocabulary"]
+    if any(item["vocabulary"] is not vocabulary and item["vocabulary"] != vocabulary for item in inputs):
+        raise UserError("the samples of a batch ask for different vocabularies; batch them apart")
+    return vocabulary
+
+
+def batch_labels(inputs: Sequence[ModelInput], device: torch.device) -> Tensor:
+    """Stack labels (N, H, W) int64, padded with 255."""
+    labels = [item["sem_seg"].to(device) for item in inputs]
+    height, width = max(x.shape[0] for x in labels), max(x.shape[1] for x in labels)
+    pads = [(0, width - x.shape[1], 0, height - x.shape[0]) for x in labels]
+    return torch.stack([torch.nn.functional.pad(x, pad, value=IGNORE_LABEL) for x, pad in zip(labels, pads, strict=True)])

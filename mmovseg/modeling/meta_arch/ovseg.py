@@ -1,0 +1,201 @@
+"""MM-OVSeg: open-vocabulary segmentation of optical and SAR images (paper Sec. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from mmovseg.checkpoint.contract import InputContract
+from mmovseg.data.sample import MODALITIES, ModelInput, Modality, Prediction
+from mmovseg.errors import UserError
+from mmovseg.layers.conv import resize
+from mmovseg.layers.norm import PixelNorm
+from mmovseg.modeling.backbone import TimmEncoder
+from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
+from mmovseg.modeling.fusion import DualEncoderFusionHead
+from mmovseg.modeling.losses import pixel_cross_entropy
+from mmovseg.modeling.meta_arch.batching import View, batch_labels, batch_view, shared_vocabulary
+
+
+@META_ARCH_REGISTRY.register()
+class MMOVSeg(nn.Module):
+    """CLIP for meaning, two dense encoders for detail, text for the classes; optical, SAR or both.
+
+    One documented branch for an absent modality: a modality whose key is missing from the inputs, or that `modality`
+    switches off, contributes nothing to f_d, and without optical input the dense similarity stands in for CLIP's
+    (see `DualEncoderFusionHead`).
+
+    Args:
+        clip: image and text encoder.
+        optical_encoder, sar_encoder: dense encoders with the same taps, or None to do without.
+        head: `DualEncoderFusionHead` keyword arguments beyond the shapes, which come from the encoders.
+        clip_norm, optical_norm, sar_norm: pixel constants for CLIP's and the dense encoders' inputs, raster units.
+        modality: which modalities to use when the input has both.
+        clip_grid_stride: pixels of network input a CLIP patch stands for. CLIP's input is resized so that its patches form the
+            grid of this stride: 16 for a ViT-L/14 beside dense ViT-L/16 encoders (384 px -> 336 px, as in the release).
+        init_projection_from_clip: start the coarsest sigma from CLIP's own visual projection. Right when the dense encoders
+            start from CLIP's tower (XS); the paper starts all new weights at random.
+        input_contract: what the rasters must be like; stored in checkpoints.
+
+    Raises:
+        UserError: unknown modality, or a modality without an encoder.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        clip: OpenCLIPEncoder,
+        optical_encoder: TimmEncoder | None,
+        sar_encoder: TimmEncoder | None,
+        head: dict[str, Any],
+        clip_norm: PixelNorm,
+        optical_norm: PixelNorm | None = None,
+        sar_norm: PixelNorm | None = None,
+        modality: Modality = "both",
+        clip_grid_stride: int | None = None,
+        init_projection_from_clip: bool = False,
+        input_contract: InputContract | None = None,
+    ) -> None:
+        super().__init__()
+        _check_modality(modality, has_sar=sar_encoder is not None, has_norm=sar_norm is not None)
+        self.clip, self.optical_encoder, self.sar_encoder = clip, optical_encoder, sar_encoder
+        self.clip_norm, self.optical_norm, self.sar_norm = clip_norm, optical_norm, sar_norm
+        self.modality: Modality = modality
+        self.clip_grid_stride = clip_grid_stride or clip.patch_size
+        self.input_contract = input_contract.to_dict() if input_contract is not None else None
+        dense = optical_encoder if optical_encoder is not None else sar_encoder
+        dense_shapes = dense.output_shape() if dense is not None else None
+        shapes = {f"block{tap}": ShapeSpec(channels=clip.visual_width, stride=self.clip_grid_stride) for tap in clip.taps}
+        self.head = DualEncoderFusionHead(
+            dense_shapes, shapes, embed_dim=clip.embed_dim, use_clip_guidance=modality != "sar", **head
+        )
+        if modality == "sar":
+            clip.freeze_visual()
+        self.stride = max(self.head.strides)
+        self.multiple = max([self.stride, self.clip_grid_stride, *(e.patch_size for e in (dense,) if e is not None)])
+        if init_projection_from_clip:
+            self._copy_clip_projection()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Translate a yacs config, see `mmovseg.modeling.yacs`."""
+        from mmovseg.modeling.yacs import mmovseg_arguments  # that module imports the encoders, as this one does
+
+        return mmovseg_arguments(cfg)
+
+    def _copy_clip_projection(self) -> None:
+        if self.head.dense is None:
+            raise ValueError("init_projection_from_clip needs dense encoders")
+        for levels in self.head.dense.projections.values():
+            layer = levels[self.head.levels[-1]]
+            with torch.no_grad():
+                layer.weight.copy_(self.clip.model.visual.proj.T[:, :, None, None])
+                layer.bias.zero_()
+
+    @property
+    def device(self) -> torch.device:
+        return self.clip_norm.mean.device
+
+    def forward(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor] | list[Prediction]:
+        """Train or predict.
+
+        Args:
+            batched_inputs: see `mmovseg.data.sample.ModelInput`; any batch size, sizes may differ.
+
+        Returns:
+            Training: ``{"loss_sem_seg": 0-d}``. Otherwise one dict an image: ``sem_seg`` (K, height, width) float32 logits
+            in the order of the vocabulary asked for; softmax over K gives probabilities.
+        """
+        logits, size = self._logits(batched_inputs)
+        if self.training:
+            target = batch_labels(batched_inputs, self.device)
+            # Labels cover the unpadded image, logits the padded one.
+            logits = resize(logits.float(), size)[..., : target.shape[-2], : target.shape[-1]]
+            return {"loss_sem_seg": pixel_cross_entropy(logits, target)}
+        return [self._postprocess(scores, item, size) for scores, item in zip(logits, batched_inputs, strict=True)]
+
+    @torch.no_grad()
+    def explain(self, batched_inputs: Sequence[ModelInput]) -> list[dict[str, Tensor]]:
+        """Return the stages of the fusion for each image, for pictures as in Fig. 5.
+
+        Returns:
+            One dict an image: ``global_similarity``, ``dense_similarity`` (cosines), ``fused`` (mean over channels of h_fuse),
+            ``scores`` (logits), each (K, h, w) on its own grid.
+        """
+        was_training = self.training
+        self.eval()
+        stages: dict[str, Tensor] = {}
+        self._logits(batched_inputs, stages)
+        self.train(was_training)
+        return [{name: value[index].float().cpu() for name, value in stages.items()} for index in range(len(batched_inputs))]
+
+    def _views(self, inputs: Sequence[ModelInput]) -> tuple[View | None, View | None, View | None]:
+        """Batch optical for CLIP, optical for the dense encoder, and SAR, according to `modality` and what is there."""
+        use_optical, use_sar = self.modality != "sar", self.modality != "optical"
+        for_clip = batch_view(inputs, "image", "valid", self.clip_norm, self.multiple) if use_optical else None
+        dense_norm = self.optical_norm if self.optical_norm is not None else self.clip_norm
+        for_dense = (
+            batch_view(inputs, "image", "valid", dense_norm, self.multiple)
+            if use_optical and self.optical_encoder is not None and dense_norm is not self.clip_norm
+            else for_clip
+        )
+        sar = batch_view(inputs, "sar", "sar_valid", self.sar_norm, self.multiple) if use_sar and self.sar_norm is not None else None
+        if for_clip is None and sar is None:
+            raise UserError(f"modality '{self.modality}' finds neither 'image' nor 'sar' in the input '{inputs[0].get('file_name', '?')}'")
+        if for_clip is not None and sar is not None and for_clip.x.shape[-2:] != sar.x.shape[-2:]:
+            sizes = tuple(for_clip.x.shape[-2:]), tuple(sar.x.shape[-2:])
+            raise UserError(f"optical and SAR differ in size in '{inputs[0].get('file_name', '?')}': {sizes[0]} against {sizes[1]} pixels")
+        return for_clip, for_dense, sar
+
+    def _logits(self, inputs: Sequence[ModelInput], explain: dict[str, Tensor] | None = None) -> tuple[Tensor, tuple[int, int]]:
+        vocabulary = shared_vocabulary(inputs)
+        for_clip, for_dense, sar = self._views(inputs)
+        dense: dict[str, dict[str, Tensor]] = {}
+        valid: dict[str, Tensor | None] = {}
+        if for_dense is not None and self.optical_encoder is not None:
+            dense["optical"], valid["optical"] = self.optical_encoder(for_dense.x), for_dense.valid
+        if sar is not None and self.sar_encoder is not None:
+            dense["sar"], valid["sar"] = self.sar_encoder(sar.x), sar.valid
+        height, width = (for_clip or sar).x.shape[-2:]  # type: ignore[union-attr]
+        clip = None
+        if for_clip is not None:
+            scale = self.clip.patch_size / self.clip_grid_stride
+            clip = self.clip.encode_image(resize(for_clip.x, (round(height * scale), round(width * scale))))
+        text = self.clip.encode_vocabulary(vocabulary)
+        logits = self.head(text, clip, dense, valid, grid=(height, width), explain=explain)
+        return logits, (height, width)
+
+    @staticmethod
+    def _postprocess(scores: Tensor, item: ModelInput, padded: tuple[int, int]) -> Prediction:
+        """Resize to the network input, cut the padding off, resize to the original raster."""
+        source = item["image"] if "image" in item else item["sar"]
+        height, width = source.shape[-2:]
+        scores = resize(scores[None].float(), padded)[..., :height, :width]
+        return {"sem_seg": resize(scores, (item.get("height", height), item.get("width", width)))[0]}
+
+    def count_parameters(self) -> dict[str, tuple[int, int]]:
+        """Return (all, trainable) parameter counts by part, and their ``total``."""
+        parts = {"clip": self.clip, "optical_encoder": self.optical_encoder, "sar_encoder": self.sar_encoder, "head": self.head}
+        counts = {
+            name: (sum(p.numel() for p in part.parameters()), sum(trainable_elements(p) for p in part.parameters()))
+            for name, part in parts.items()
+            if part is not None
+        }
+        counts["total"] = (sum(a for a, _ in counts.values()), sum(b for _, b in counts.values()))
+        return counts
+
+
+def _check_modality(modality: str, *, has_sar: bool, has_norm: bool) -> None:
+    if modality not in MODALITIES:
+        raise UserError(f"modality must be one of {', '.join(MODALITIES)}, got '{modality}'")
+    if modality == "sar" and not has_sar:
+        raise UserError("modality 'sar' needs a sar_encoder")
+    if has_sar != has_norm:
+        raise UserError("a sar_encoder and its sar_norm come together, only one of them is given")

@@ -1,0 +1,54 @@
+"""CLIP's byte-pair encoding, whole or cut short for small text towers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from open_clip import SimpleTokenizer
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+class ReducedTokenizer(SimpleTokenizer):
+    """CLIP's BPE with only its first merges.
+
+    CLIP learned 48,894 merges, most frequent first. Any prefix of that list is itself a complete byte-level BPE: every
+    text can still be written, rare words just take more tokens. A small model saves most of its embedding table so.
+
+    Args:
+        vocab_size: total number of tokens: 512 bytes forms, the merges kept, start and end.
+        context_length: tokens a prompt may have, start and end included.
+    """
+
+    def __init__(self, vocab_size: int, context_length: int) -> None:
+        super().__init__(context_length=context_length)
+        if not 514 < vocab_size <= self.vocab_size:
+            raise ValueError(f"vocab_size must be between 515 and {self.vocab_size}, got {vocab_size}")
+        specials = list(self.decoder[token] for token in self.all_special_ids)
+        words = [self.decoder[index] for index in range(vocab_size - len(specials))] + specials
+        self.encoder = {word: index for index, word in enumerate(words)}
+        self.decoder = {index: word for word, index in self.encoder.items()}
+        self.bpe_ranks = {pair: rank for pair, rank in self.bpe_ranks.items() if rank < vocab_size - 514}
+        self.vocab_size = vocab_size
+        self.all_special_ids = [self.encoder[word] for word in specials]
+        self.sot_token_id, self.eot_token_id = self.all_special_ids
+
+
+def tokenize(tokenizer: SimpleTokenizer, texts: Sequence[str]) -> Tensor:
+    """Tokenize, with a warning for each text that is longer than the context and therefore cut.
+
+    Args:
+        tokenizer: with `context_length` set.
+        texts: T sentences.
+
+    Returns:
+        (T, context_length) int64 token ids, zero padded.
+    """
+    limit = int(tokenizer.context_length or 77)
+    for text in texts:
+        length = len(tokenizer.encode(text)) + 2
+        if length > limit:
+            logger.warning("the prompt '%s...' has %d tokens; only the first %d are used", text[:60], length, limit)
+    return tokenizer(list(texts), context_length=limit)
