@@ -1,8 +1,8 @@
 """Packaging of mmovseg: the package, its sibling projects and the configs in one wheel.
 
 Three folders of the checkout become one package: `mmovseg/` itself, `configs/` as `mmovseg.configs`, and for every
-`projects/<Folder>/<package>` the package as `mmovseg.projects.<package>` with its configs as
-`mmovseg.configs.projects.<Folder>`. `mmovseg.projects` makes the same names work in a bare checkout.
+`projects/<Folder>/<package>` the package as `mmovseg.projects.<package>`, with the configs beside it in
+`mmovseg/projects/<Folder>/configs`. `mmovseg.projects` makes the same names work in a bare checkout.
 
 detectron2 is no declared dependency, because the package index has none under that name: run
 `python tools/install_detectron2.py` or build it from its upstream sources.
@@ -39,13 +39,13 @@ def map_packages() -> dict[str, str]:
         for name in find_packages(str(project)):
             folders[f"mmovseg.projects.{name}"] = f"projects/{project.name}/{name.replace('.', '/')}"
         if (project / "configs").is_dir():
-            folders[f"mmovseg.configs.projects.{project.name}"] = f"projects/{project.name}/configs"
+            folders[f"mmovseg.projects.{project.name}.configs"] = f"projects/{project.name}/configs"
     return folders
 
 
 PACKAGES = map_packages()
 DATA = ["py.typed", "**/*.json", "**/*.safetensors", "**/*.txt", "**/*.gz", "**/*.yaml", "**/*.csv"]
-CONFIGS = [name for name in PACKAGES if name.startswith("mmovseg.configs")]
+CONFIGS = [name for name in PACKAGES if name.endswith(".configs")]
 
 setup(
     name="mmovseg",

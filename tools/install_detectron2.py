@@ -2,10 +2,10 @@
 """Install a pure-Python detectron2 0.6 into the environment of the interpreter that runs this file.
 
 The package index has no `detectron2`. It has `pb1-detectron2 0.6`: the Python files of detectron2 0.6 (Apache-2.0,
-upstream commit d1e0456 of 2021-10-25) as a source archive without the C++ and CUDA sources, so that its own build fails.
-This script fetches that archive, checks its hash before anything of it is run, ports it to today's NumPy, Pillow,
-setuptools and torch (each change in `PORTS`, with its reason), stands a stub in for the compiled extension, and installs
-the result as a wheel named `detectron2`, so that `pip show` and `pip check` know it.
+upstream commit d1e0456 of 2021-10-25) as a source archive without the C++ and CUDA sources; its own build fails. This
+script fetches that archive, checks its hash before anything of it is run, ports it to today's NumPy, Pillow, setuptools
+and torch (each change in `PORTS`, with its reason), stands a stub in for the compiled extension, and installs the
+result as a wheel named `detectron2`, so that `pip show` and `pip check` know it.
 
 Good to know:
 - A detectron2 that is already there (built from upstream, from a vendor, or by this script) is left alone.
