@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from mmovseg.checkpoint.save import atomic_write
 from mmovseg.data.sample import Modality
 from mmovseg.evaluation.metrics import HEADLINE
-from mmovseg.files import write_text_atomically
 from mmovseg.visualization.confusion import draw_confusion
 
 
@@ -26,7 +26,7 @@ def result_folder(output_dir: str | Path, dataset_name: str, modality: Modality,
 def write_report(report: dict[str, Any], folder: str | Path) -> None:
     """Write `result.json`, `per_class.csv` and `confusion.png` of an `OVSegEvaluator` report, each as a whole."""
     folder = Path(folder)
-    write_text_atomically(folder / "per_class.csv", per_class_csv(report))
+    write_text(folder / "per_class.csv", per_class_csv(report))
     confusion = report["confusion"]
     draw_confusion(
         np.asarray(confusion["counts"]),
@@ -37,7 +37,13 @@ def write_report(report: dict[str, Any], folder: str | Path) -> None:
         title=f"{report['dataset']}, {report['modality']}, mIoU {format_percent(report['mIoU'])}",
     )
     # last, so that a result.json says that the other two are there
-    write_text_atomically(folder / "result.json", json.dumps(report, indent=1, allow_nan=False, default=str) + "\n")
+    write_text(folder / "result.json", json.dumps(report, indent=1, allow_nan=False, default=str) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text so that a reader never sees half of it."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def per_class_csv(report: dict[str, Any]) -> str:

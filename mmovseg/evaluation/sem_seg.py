@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from mmovseg.data.clouds import COVERED_ALPHA
 from mmovseg.data.sample import IGNORE_LABEL, Modality, ModelInput, Prediction
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
@@ -29,7 +31,6 @@ from mmovseg.evaluation.metrics import (
     permuted_metrics,
     summary_metrics,
 )
-from mmovseg.evaluation.provenance import collect_provenance
 from mmovseg.evaluation.report import format_table, result_folder, write_report
 
 CLOUD_BINS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
@@ -47,8 +48,8 @@ class OVSegEvaluator(DatasetEvaluator):
         prompts: what the model is asked with, when that is not `vocabulary`; matched as `map_prompts` says.
         modality: written down; the mapper is what withholds a modality.
         output_dir: the run's output folder; None writes no files.
-        provenance: facts to record (config, weights hash, data manifest hash, seed, ...); commit, versions, device,
-            counts, time, vocabulary hashes are added.
+        provenance: facts to record (config, weights hash, data manifest hash, seed, ...); commit, versions,
+            counts, time, hashes of vocabulary and labels are added.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class OVSegEvaluator(DatasetEvaluator):
         self.prompts = prompts
         self.modality = modality
         self.output_dir = output_dir
-        self.provenance = dict(provenance or {})
+        # a config file gives containers of its own kind, which JSON does not know
+        plain = OmegaConf.to_container(provenance) if OmegaConf.is_config(provenance) else provenance
+        self.provenance: dict[str, Any] = dict(plain or {})
         self.mapping: LabelMapping = map_prompts(vocabulary, prompts)
         self.report: dict[str, Any] | None = None
         self._columns = torch.tensor(self.mapping.columns)
@@ -101,7 +104,7 @@ class OVSegEvaluator(DatasetEvaluator):
                 raise ValueError(f"'{name}': scores are {tuple(predicted.shape)}, labels are {tuple(truth.shape)}")
             self._total.update(truth, predicted)
             if "cloud_alpha" in item:
-                where = cloud_bin(float(item["cloud_alpha"].mean()))
+                where = cloud_bin(float((item["cloud_alpha"] > COVERED_ALPHA).float().mean()))
                 self._by_cloud[where].update(truth, predicted)
                 self._images_by_cloud[where] += 1
             self._images += 1
@@ -154,6 +157,8 @@ class OVSegEvaluator(DatasetEvaluator):
         return self._columns[scores.argmax(dim=0).cpu()]
 
     def _build_report(self, images: int, images_by_cloud: np.ndarray, digests: list[str]) -> dict[str, Any]:
+        from mmovseg.engine.provenance import git_commit, versions  # the engine builds on this module
+
         counts, vocabulary, mapping = self._total.counts, self.vocabulary, self.mapping
         ious, accuracies = per_class_metrics(counts)
         per_class = [
@@ -179,6 +184,7 @@ class OVSegEvaluator(DatasetEvaluator):
             "not_in_labels": list(mapping.extra_names),
             "permuted": permuted_metrics(counts, vocabulary, mapping.asked),
             "constant_baseline": constant_baseline(counts, vocabulary),
+            "data_manifest_sha256": "over the sorted hashes of (image id, size, labels) of every image evaluated",
             "by_cloud_cover": self._cloud_report(images_by_cloud),
             "confusion": {
                 "rows_truth": vocabulary.names,
@@ -186,16 +192,18 @@ class OVSegEvaluator(DatasetEvaluator):
                 "counts": counts.tolist(),
             },
             "definition": {**DEFINITION, "vocabulary": RULES[mapping.rule], **_CONTROL_DEFINITIONS},
-            "provenance": collect_provenance(
+            "provenance": {
+                "git_commit": git_commit(),
+                "versions": versions(),
                 **self.provenance,
-                vocabulary_sha256=asked.sha256,
-                label_space_sha256=vocabulary.sha256,
-                labels_sha256=hashlib.sha256("".join(sorted(digests)).encode()).hexdigest(),
-                processes=comm.get_world_size(),
-                images=images,
-                pixels=int(counts.sum()),
-                seconds=round(time.perf_counter() - self._started, 3),
-            ),
+                "vocabulary_sha256": asked.sha256,
+                "label_space_sha256": vocabulary.sha256,
+                "data_manifest_sha256": hashlib.sha256("".join(sorted(digests)).encode()).hexdigest(),
+                "processes": comm.get_world_size(),
+                "images": images,
+                "pixels": int(counts.sum()),
+                "seconds": round(time.perf_counter() - self._started, 3),
+            },
         }
 
     def _cloud_report(self, images: np.ndarray) -> list[dict[str, Any]]:
@@ -223,12 +231,13 @@ _CONTROL_DEFINITIONS = {
         "the matrix; valid for models whose scores permute with the names"
     ),
     "constant_baseline": "the best that predicting one class everywhere reaches, the class chosen on this test set",
-    "by_cloud_cover": "images grouped by the mean opacity of their synthetic cloud; one matrix for each group",
+    "data_manifest_sha256": "over the sorted hashes of (image id, size, labels) of every image evaluated",
+    "by_cloud_cover": "images grouped by the share of pixels under cloud of opacity above 0.5; one matrix each",
 }
 
 
 def cloud_bin(cover: float) -> int:
-    """Return the index into `CLOUD_BINS` of a mean opacity in [0, 1]; bins are closed below, the last also above."""
+    """Return the index into `CLOUD_BINS` of a cloud cover in [0, 1]; bins are closed below, the last also above."""
     return min(int(cover * len(CLOUD_BINS)), len(CLOUD_BINS) - 1)
 
 

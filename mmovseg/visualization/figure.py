@@ -13,8 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
+from mmovseg.checkpoint.save import atomic_write
 from mmovseg.data.vocabulary import Vocabulary
-from mmovseg.files import atomic_path
 
 INK = "#1c1c1e"
 FAINT = "#6e6e73"
@@ -31,7 +31,7 @@ def new_figure(width_in: float, height_in: float) -> Figure:
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a PNG atomically. The same figure gives the same bytes: neither time nor software is stored."""
-    with atomic_path(Path(path).with_suffix(".png")) as temporary:
+    with atomic_write(Path(path).with_suffix(".png")) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None}, format="png")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmovseg.data.clouds import COVERED_ALPHA
 from mmovseg.data.sample import IGNORE_LABEL
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.visualization.draw import color_labels, optical_to_rgb, sar_to_rgb
@@ -98,7 +99,7 @@ def _cells(row: PanelRow, vocabulary: Vocabulary) -> dict[str, tuple[np.ndarray,
     if row.sar_db is not None:
         cells["SAR"] = (sar_to_rgb(row.sar_db), "")
     if row.cloud_alpha is not None:
-        cover = f"{100 * float(row.cloud_alpha.mean()):.0f}% cover"
+        cover = f"{100 * float((row.cloud_alpha > COVERED_ALPHA).mean()):.0f}% cover"
         cells["cloud"] = ((255 * np.clip(row.cloud_alpha, 0, 1)).astype(np.uint8), cover)
     if row.truth is not None:
         cells["truth"] = (color_labels(row.truth, vocabulary.colors), "")
