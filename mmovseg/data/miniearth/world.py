@@ -1,0 +1,130 @@
+"""Any window of the MiniEarth world, in both views, with labels and targets.
+
+`render` is a pure function of seed, domain and world pixel coordinates. The world has no edge; rows grow southward and
+columns eastward, and a pixel (row, col) covers the square of `gsd_m` metres at (row * gsd_m, col * gsd_m). Neighbouring
+windows fit together without a seam, and a window equals the same crop of a larger one bit by bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmovseg.data.miniearth.domain import Domain, get_domain
+from mmovseg.data.miniearth.layout import survey
+from mmovseg.data.miniearth.noise import Float, lattice_hash, pixel_axis, stream_seed
+from mmovseg.data.miniearth.optical import expose, paint
+from mmovseg.data.miniearth.radar import mean_power, misregister, record
+from mmovseg.data.miniearth.regions import NUM_CLASSES, REGIONS
+from mmovseg.data.miniearth.relief import reach_px
+
+# Larger windows are made of tiles: the working set of a tile stays in the processor's cache.
+_TILE_PX = 192
+
+
+@dataclass
+class Scene:
+    """One window of the world.
+
+    Attributes:
+        optical: (H, W, 3) uint8 RGB, free of clouds.
+        sar: (H, W, C) float32 in `domain.sar_unit`, channels `domain.sar_channels`.
+        label: (H, W) uint8 class ids.
+        targets: point targets whose centre lies in the window.
+        domain: what was rendered.
+        seed: world seed.
+        row: first world row.
+        col: first world column.
+    """
+
+    optical: NDArray[np.uint8]
+    sar: Float
+    label: NDArray[np.uint8]
+    domain: Domain
+    seed: int
+    row: int
+    col: int
+    targets: list[Any] = field(default_factory=list)
+
+    @property
+    def shares(self) -> list[float]:
+        """Area share of every class, 0 .. 1, in the order of the label ids."""
+        counts = np.bincount(self.label.ravel(), minlength=NUM_CLASSES)
+        return [float(count) / self.label.size for count in counts]
+
+
+def margin_px(domain: Domain) -> int:
+    """Return how far outside a window its pixels depend on the ground."""
+    return reach_px(domain.gsd_m) + int(np.ceil(domain.misregistration_px)) + 3
+
+
+def render(
+    domain: str | Domain | dict[str, Any], row: int, col: int, height: int, width: int, *, seed: int = 0
+) -> Scene:
+    """Render a window of the world.
+
+    Args:
+        domain: name, `Domain` or its dict.
+        row: first world pixel row, any integer.
+        col: first world pixel column.
+        height: rows, >= 1.
+        width: columns, >= 1.
+        seed: which world.
+
+    Raises:
+        UserError: unknown domain.
+        ValueError: the window is empty.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"a window needs at least one pixel, got {height} x {width}")
+    seen = get_domain(domain)
+    if height <= _TILE_PX and width <= _TILE_PX:
+        return _render_tile(seen, row, col, height, width, seed)
+    scene = Scene(
+        optical=np.empty((height, width, 3), dtype=np.uint8),
+        sar=np.empty((height, width, len(seen.sar_channels)), dtype=np.float32),
+        label=np.empty((height, width), dtype=np.uint8),
+        domain=seen,
+        seed=seed,
+        row=row,
+        col=col,
+    )
+    for top in range(0, height, _TILE_PX):
+        for left in range(0, width, _TILE_PX):
+            size = (min(_TILE_PX, height - top), min(_TILE_PX, width - left))
+            tile = _render_tile(seen, row + top, col + left, *size, seed)
+            place = (slice(top, top + size[0]), slice(left, left + size[1]))
+            scene.optical[place], scene.sar[place], scene.label[place] = tile.optical, tile.sar, tile.label
+    return scene
+
+
+def _render_tile(domain: Domain, row: int, col: int, height: int, width: int, seed: int) -> Scene:
+    margin = margin_px(domain)
+    table = REGIONS[domain.region]
+    rows, cols = height + 2 * margin, width + 2 * margin
+    ys = pixel_axis(row - margin, rows) * domain.gsd_m
+    xs = pixel_axis(col - margin, cols) * domain.gsd_m
+    layout = survey(ys, xs, table, seed)
+    white = lattice_hash(
+        np.arange(row - margin, row - margin + rows)[:, None],
+        np.arange(col - margin, col - margin + cols)[None, :],
+        stream_seed(seed, "pixel"),
+    )
+    radiance = paint(layout, table, domain, white, seed)
+    power = misregister(mean_power(layout, table, domain), layout, domain, seed)
+    inside = (slice(margin, margin + height), slice(margin, margin + width))
+    pad = domain.optical_blur
+    wide = (slice(margin - pad, margin + height + pad), slice(margin - pad, margin + width + pad))
+    optical = expose(radiance[wide], domain, white[wide])[pad : pad + height, pad : pad + width]
+    return Scene(
+        optical=optical,
+        sar=record(power[:, inside[0], inside[1]], domain, white[inside]),
+        label=layout.label[inside].copy(),
+        domain=domain,
+        seed=seed,
+        row=row,
+        col=col,
+    )
