@@ -31,6 +31,7 @@ from mmovseg.evaluation.metrics import (
     permuted_metrics,
     summary_metrics,
 )
+from mmovseg.evaluation.provenance import installed_versions, source_commit
 from mmovseg.evaluation.report import format_table, result_folder, write_report
 
 CLOUD_BINS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
@@ -157,8 +158,6 @@ class OVSegEvaluator(DatasetEvaluator):
         return self._columns[scores.argmax(dim=0).cpu()]
 
     def _build_report(self, images: int, images_by_cloud: np.ndarray, digests: list[str]) -> dict[str, Any]:
-        from mmovseg.engine.provenance import git_commit, versions  # the engine builds on this module
-
         counts, vocabulary, mapping = self._total.counts, self.vocabulary, self.mapping
         ious, accuracies = per_class_metrics(counts)
         per_class = [
@@ -193,8 +192,8 @@ class OVSegEvaluator(DatasetEvaluator):
             },
             "definition": {**DEFINITION, "vocabulary": RULES[mapping.rule], **_CONTROL_DEFINITIONS},
             "provenance": {
-                "git_commit": git_commit(),
-                "versions": versions(),
+                "git_commit": source_commit(),
+                "versions": installed_versions(),
                 **self.provenance,
                 "vocabulary_sha256": asked.sha256,
                 "label_space_sha256": vocabulary.sha256,
