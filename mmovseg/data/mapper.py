@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from detectron2.data.transforms import Augmentation
 
 from mmovseg.data.clouds import CloudSynthesizer
-from mmovseg.data.sample import IGNORE_LABEL, MODALITIES, Modality, ModelInput, RawSample, Reader
+from mmovseg.data.sample import IGNORE_LABEL, MODALITIES, DatasetDict, Modality, ModelInput, RawSample, Reader
 from mmovseg.data.transforms import JointSample, OpticalJitter, SarJitter
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
@@ -129,7 +129,7 @@ class OpticalSARMapper:
         wanted = {key: value for key, value in dataset_dict.items() if key != DRAW_KEY}
         if self.modality == "optical":
             wanted.pop("sar_file_name", None)
-        raw = self.reader(wanted)
+        raw = self.reader(cast(DatasetDict, wanted))
         if self.modality == "optical":
             raw = RawSample(raw.optical, raw.optical_valid, None, None, raw.sem_seg, raw.captions, raw.facts)
         elif self.modality == "sar":

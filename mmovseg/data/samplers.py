@@ -1,8 +1,8 @@
 """Which sample comes when: a training order that can be entered at any iteration without replaying the ones before.
 
-Draw d of a run is sample ``permutation(seed, d // size)[d % size]``: a fresh permutation every epoch, so every sample is
-seen once before any is seen twice. Iteration i takes the draws [i * batch, (i + 1) * batch), and rank r of w takes every
-w-th of them, so the union over ranks is what one process would have taken.
+Draw d of a run is sample ``permutation(seed, d // size)[d % size]``: a fresh permutation every epoch, so every sample
+is seen once before any is seen twice. Iteration i takes the draws [i * batch, (i + 1) * batch), and rank r of w takes
+every w-th of them, so the union over ranks is what one process would have taken.
 """
 
 from __future__ import annotations

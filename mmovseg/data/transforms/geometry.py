@@ -2,7 +2,8 @@
 
 Why not detectron2's own: they resample through PIL (8 bit, at most four bands), shift nearest-neighbour labels of
 float rasters by half a pixel, pad labels with class 0 in version 0.6, and draw from NumPy's global state.
-The augmentations here are detectron2 `Augmentation`s whose `get_transform(image, rng)` draws from the sample's generator.
+The augmentations here are detectron2 `Augmentation`s whose `get_transform(image, rng)` draws from the generator of the
+sample.
 
 Coordinates follow detectron2: a point is (x, y) in [0, W] x [0, H], and pixel (row r, column c) has its centre at
 (c + 0.5, r + 0.5).

@@ -1,8 +1,8 @@
 """One geometric transform for everything that shows the same ground: optical, SAR, label and their masks.
 
-Why: a transform that moves only the optical raster leaves SAR and label behind, silently. `JointSample` is an `AugInput`
-of detectron2, so every detectron2 `Augmentation` moves all of its arrays with one sampled parameter set, and the
-returned `TransformList` can be replayed.
+Why: a transform that moves only the optical raster leaves SAR and label behind, silently. `JointSample` is an
+`AugInput` of detectron2, so every detectron2 `Augmentation` moves all of its arrays with one sampled parameter set, and
+the returned `TransformList` can be replayed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from detectron2.data.transforms import Augmentation, AugInput, AugmentationList
+from detectron2.data.transforms import AugInput, Augmentation, AugmentationList
 from fvcore.transforms.transform import (
     CropTransform,
     HFlipTransform,

@@ -1,0 +1,14 @@
+"""Data sets: the registered ones by name, and one's own from folders or tables."""
+
+from mmovseg.data.datasets.catalog import get_dataset, known_datasets, register_all, register_pairs
+from mmovseg.data.datasets.folders import load_pair_csv, load_pair_folder, load_pair_jsonl
+
+__all__ = [
+    "get_dataset",
+    "known_datasets",
+    "load_pair_csv",
+    "load_pair_folder",
+    "load_pair_jsonl",
+    "register_all",
+    "register_pairs",
+]

@@ -1,0 +1,339 @@
+"""Read optical, SAR and label rasters (GeoTIFF, PNG, JPEG, anything GDAL knows) into arrays and masks.
+
+One rule for every reader: values that are not data come back in a mask, and a file that cannot be used raises a
+`UserError` that names it. Nothing is scaled by the statistics of a scene, because two views of one place must not get
+different values.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample
+from mmovseg.data.sar import AMPLITUDE8_TOP_DB, SAR_UNITS, SarUnit, complex_to_linear, convert_sar, select_polarisations
+from mmovseg.errors import UserError
+
+OPTICAL_RANGE_INTEGER = (0.0, 3000.0)
+"""Default range of integers wider than 8 bit that becomes 0..255: reflectance 0 to 0.3, stored times 10,000 as
+Sentinel-2 products do. Land rarely exceeds it; cloud and snow saturate, as they do in the true-colour product."""
+
+_PNG_END = b"IEND"
+_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+def read_optical(
+    path: str | Path, *, bands: Sequence[int] | None = None, optical_range: Sequence[float] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read an image as RGB on the 0..255 scale.
+
+    Args:
+        path: the raster.
+        bands: the 1-based numbers of the red, green and blue band (one number for a grey image). None takes one band
+            as grey, three in their order, and from more those that the file tags red, green and blue; palettes are
+            expanded, and an alpha band only says where data is.
+        optical_range: stored values that become 0 and 255, values beyond saturate. None keeps 8-bit values as they
+            are and takes `OPTICAL_RANGE_INTEGER` for wider integers; floats have no usual scale and need it.
+
+    Returns:
+        The image (H, W, 3), uint8 if stored so and not scaled, else float32 in 0..255, and its mask (H, W) bool, True
+        where the pixel is data. Pixels that are not hold 0.
+
+    Raises:
+        UserError: the file is missing or damaged, the bands are not there or ambiguous, floats without a range, or
+            complex samples.
+    """
+    with _Raster(path, "optical") as raster:
+        image, valid = raster.read(raster.rgb_bands(bands), every_band=False)
+        palette = raster.palette()
+    if palette is not None:
+        image = palette[image[:, :, 0].astype(np.int64)]
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    image = _scale_optical(image, valid, optical_range, str(path))
+    image[~valid] = 0
+    return image, valid
+
+
+def read_sar(
+    path: str | Path, *, bands: Sequence[int] | None = None, nodata: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read SAR bands in the unit of the file; complex samples become power.
+
+    Args:
+        path: the raster.
+        bands: 1-based band numbers to read, in order; None reads all but an alpha band.
+        nodata: a value that means "no data" besides the one the file declares, for files that declare none.
+
+    Returns:
+        (H, W, P) float32, and (H, W) bool, True where every band is data: not nodata, not NaN, not infinite. Values
+        where it is False are NaN.
+
+    Raises:
+        UserError: the file is missing or damaged, or lacks a band.
+    """
+    with _Raster(path, "SAR") as raster:
+        sar, valid = raster.read(bands or raster.data_bands(), every_band=True)
+    if nodata is not None:
+        valid = valid & ~np.any(sar == nodata, axis=2)
+    sar = complex_to_linear(sar) if np.iscomplexobj(sar) else sar.astype(np.float32)
+    sar[~valid] = np.nan
+    return sar, valid
+
+
+def read_label(path: str | Path, *, label_map: Mapping[int, int] | None = None) -> np.ndarray:
+    """Read class ids.
+
+    Args:
+        path: a raster of one band; the indices of a palette image are the ids.
+        label_map: stored value -> class id (or 255), for files with other numbers. A stored value that it does not
+            list is an error, except 255.
+
+    Returns:
+        (H, W) int64; nodata, NaN and masked pixels are 255.
+
+    Raises:
+        UserError: the file is missing or damaged, has several bands, holds fractions, or a value is not in `label_map`.
+    """
+    with _Raster(path, "label") as raster:
+        bands = raster.data_bands()
+        if len(bands) != 1:
+            raise UserError(f"label '{path}' has {len(bands)} bands; it must have one band that holds class ids")
+        stored, valid = raster.read(bands, every_band=True)
+    stored = stored[:, :, 0]
+    label = np.full(stored.shape, IGNORE_LABEL, dtype=np.int64)
+    label[valid] = stored[valid]
+    fractions = valid & (label != stored)
+    if fractions.any():
+        raise UserError(f"label '{path}' has the value {stored[fractions][0]}, which is not a whole number")
+    return label if label_map is None else _map_label(label, valid, label_map, str(path))
+
+
+class FileReader:
+    """Read the rasters that a dataset dict names; an absent key is an absent modality.
+
+    Args:
+        bands: red, green and blue band of the optical files, see `read_optical`.
+        optical_range: see `read_optical`.
+        sar_unit_in: unit of the SAR files.
+        sar_unit: unit of the samples; models and augmentations of this package expect dB.
+        sar_bands: 1-based bands to read from the SAR files, None for all.
+        sar_polarisations_in: names of the bands read, for example ``("VV", "VH")``; needed to pick by name.
+        sar_polarisations: names to return, in order. None returns the bands as read.
+        sar_nodata: see `read_sar`.
+        amplitude8_top_db: calibration of the unit `amplitude8`, dB of the digital number 255.
+        label_map: see `read_label`.
+
+    Raises:
+        UserError: unknown unit, or `sar_polarisations` without `sar_polarisations_in`.
+    """
+
+    def __init__(
+        self,
+        *,
+        bands: Sequence[int] | None = None,
+        optical_range: Sequence[float] | None = None,
+        sar_unit_in: SarUnit = "db",
+        sar_unit: SarUnit = "db",
+        sar_bands: Sequence[int] | None = None,
+        sar_polarisations_in: Sequence[str] | None = None,
+        sar_polarisations: Sequence[str] | None = None,
+        sar_nodata: float | None = None,
+        amplitude8_top_db: float = AMPLITUDE8_TOP_DB,
+        label_map: Mapping[int, int] | None = None,
+    ) -> None:
+        for unit in (sar_unit_in, sar_unit):
+            if unit not in SAR_UNITS:
+                raise UserError(f"unknown SAR unit '{unit}'; known: {', '.join(SAR_UNITS)}")
+        if sar_polarisations is not None and sar_polarisations_in is None:
+            raise UserError(
+                f"to pick the polarisations {', '.join(sar_polarisations)}, name those of the files as well"
+            )
+        self.bands, self.optical_range = bands, optical_range
+        self.sar_unit_in, self.sar_unit = sar_unit_in, sar_unit
+        self.sar_bands, self.sar_nodata, self.amplitude8_top_db = sar_bands, sar_nodata, amplitude8_top_db
+        self.sar_polarisations_in, self.sar_polarisations = sar_polarisations_in, sar_polarisations
+        self.label_map = label_map
+
+    def __call__(self, dataset_dict: DatasetDict) -> RawSample:
+        """Read one sample: optical on the 0..255 scale, SAR in `sar_unit`, label ids.
+
+        Raises:
+            UserError: a named file is unusable (see the functions above), or two rasters differ in size.
+        """
+        sample = RawSample(captions=_captions(dataset_dict))
+        sizes: dict[str, tuple[int, int]] = {}
+        if "file_name" in dataset_dict:
+            path = dataset_dict["file_name"]
+            sample.optical, sample.optical_valid = read_optical(
+                path, bands=self.bands, optical_range=self.optical_range
+            )
+            sizes[path] = sample.optical.shape[:2]
+        if "sar_file_name" in dataset_dict:
+            path = dataset_dict["sar_file_name"]
+            sample.sar, sample.sar_valid = self._read_sar(path)
+            sizes[path] = sample.sar.shape[:2]
+        if "sem_seg_file_name" in dataset_dict:
+            path = dataset_dict["sem_seg_file_name"]
+            sample.sem_seg = read_label(path, label_map=self.label_map)
+            sizes[path] = sample.sem_seg.shape[:2]
+        _check_same_size(sizes)
+        return sample
+
+    def _read_sar(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        sar, valid = read_sar(path, bands=self.sar_bands, nodata=self.sar_nodata)
+        if self.sar_polarisations_in is not None:
+            wanted = self.sar_polarisations or self.sar_polarisations_in
+            sar = select_polarisations(sar, self.sar_polarisations_in, wanted, source=str(path))
+        sar = convert_sar(
+            sar, unit_in=self.sar_unit_in, unit_out=self.sar_unit, amplitude8_top_db=self.amplitude8_top_db
+        )
+        return sar, valid
+
+
+class _Raster:
+    """An open raster whose every failure is a `UserError` that names the file."""
+
+    def __init__(self, path: str | Path, role: str) -> None:
+        self.path, self.role = str(path), role
+
+    def __enter__(self) -> _Raster:
+        # GDAL reads a cut-off JPEG as grey without complaint unless told otherwise.
+        self._env = rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="TRUE")
+        self._env.__enter__()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._source = rasterio.open(self.path)
+        except RasterioError as error:
+            self._env.__exit__(None, None, None)
+            raise UserError(f"{self.role} raster '{self.path}' {self._reason()}") from error
+        if self._source.driver == "PNG" and os.path.isfile(self.path) and not _png_is_whole(self.path):
+            self.__exit__()
+            raise UserError(f"{self.role} raster '{self.path}' is damaged or cut off: it lacks the end of a PNG file")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._source.close()
+        self._env.__exit__(None, None, None)
+
+    def _reason(self) -> str:
+        if "://" in self.path or self.path.startswith("/vsi"):
+            return "cannot be opened"
+        if not os.path.exists(self.path):
+            return "does not exist"
+        return "is not a readable raster (damaged, cut off, or another format)"
+
+    def data_bands(self) -> list[int]:
+        """1-based numbers of the bands that are not alpha."""
+        kinds = self._source.colorinterp
+        return [band for band, kind in zip(self._source.indexes, kinds, strict=True) if kind != ColorInterp.alpha]
+
+    def rgb_bands(self, bands: Sequence[int] | None) -> list[int]:
+        """Resolve the bands to show as RGB: one (grey or palette) or three."""
+        if bands is not None:
+            if len(bands) not in (1, 3):
+                raise UserError(f"optical bands must be one or three numbers, got {list(bands)}")
+            return list(bands)
+        present = self.data_bands()
+        if len(present) in (1, 3):
+            return present
+        kinds = list(self._source.colorinterp)
+        if all(kind in kinds for kind in _RGB):
+            return [kinds.index(kind) + 1 for kind in _RGB]
+        raise UserError(
+            f"optical raster '{self.path}' has {len(present)} bands and does not say which are red, green and blue; "
+            "name them, for example bands=(4, 3, 2)"
+        )
+
+    def palette(self) -> np.ndarray | None:
+        """(256, 3) uint8 colours if the first band holds palette indices, else None."""
+        if self._source.colorinterp[0] != ColorInterp.palette:
+            return None
+        colors = np.zeros((256, 3), dtype=np.uint8)
+        for index, color in self._source.colormap(1).items():
+            colors[index] = color[:3]
+        return colors
+
+    def read(self, bands: Sequence[int], *, every_band: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return (H, W, B) as stored and (H, W) bool: data in every band, or (nodata only) in any of them."""
+        missing = [band for band in bands if band not in self._source.indexes]
+        if missing:
+            raise UserError(f"{self.role} raster '{self.path}' has {self._source.count} bands, no band {missing[0]}")
+        try:
+            values = self._source.read(list(bands))
+            valid = np.ones(values.shape, dtype=bool)
+            if any(flags != [MaskFlags.all_valid] for flags in self._source.mask_flag_enums):
+                valid = self._source.read_masks(list(bands)) > 0
+        except RasterioError as error:
+            raise UserError(
+                f"{self.role} raster '{self.path}' is damaged or cut off: its pixels cannot be read"
+            ) from error
+        # A dark pixel may hold the nodata number in one band of an image; NaN is never a value.
+        mask: np.ndarray = valid.all(axis=0) if every_band else valid.any(axis=0)
+        if np.issubdtype(values.dtype, np.inexact):
+            mask = mask & np.isfinite(values).all(axis=0)
+        return np.ascontiguousarray(values.transpose(1, 2, 0)), mask
+
+
+def _png_is_whole(path: str) -> bool:
+    """Look for the closing chunk: GDAL reads a PNG that is cut off as zeros, without complaint."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1024))
+        return _PNG_END in file.read()
+
+
+def _scale_optical(
+    image: np.ndarray, valid: np.ndarray, optical_range: Sequence[float] | None, path: str
+) -> np.ndarray:
+    if np.iscomplexobj(image):
+        raise UserError(f"optical raster '{path}' holds complex samples; is it the SAR file?")
+    if optical_range is None:
+        if image.dtype == np.uint8:
+            return image.copy()
+        if np.issubdtype(image.dtype, np.floating):
+            raise UserError(
+                f"optical raster '{path}' holds {image.dtype} values; say which range is black to white, for example "
+                "optical_range=(0, 0.3) for reflectance"
+            )
+        optical_range = OPTICAL_RANGE_INTEGER
+    low, high = (float(value) for value in optical_range)
+    if not low < high:
+        raise UserError(f"optical_range must be (low, high) with low < high, got ({low}, {high})")
+    filled = np.where(valid[:, :, None], image, low).astype(np.float32)
+    return np.clip((filled - low) * np.float32(255.0 / (high - low)), 0.0, 255.0)
+
+
+def _map_label(label: np.ndarray, valid: np.ndarray, label_map: Mapping[int, int], path: str) -> np.ndarray:
+    mapped = np.full(label.shape, IGNORE_LABEL, dtype=np.int64)
+    for value in np.unique(label[valid]):
+        if int(value) not in label_map and value != IGNORE_LABEL:
+            raise UserError(f"label '{path}' has the value {value}, which the label map does not list")
+        mapped[valid & (label == value)] = label_map.get(int(value), IGNORE_LABEL)
+    return mapped
+
+
+def _check_same_size(sizes: dict[str, tuple[int, int]]) -> None:
+    (first, size), *others = sizes.items() or [("", (0, 0))]
+    for path, other in others:
+        if other != size:
+            raise UserError(
+                f"'{first}' is {size[0]}x{size[1]} pixels but '{path}' is {other[0]}x{other[1]} (height x width); "
+                "the rasters of a pair must have one size"
+            )
+
+
+def _captions(dataset_dict: Mapping[str, Any]) -> list[str]:
+    captions = list(dataset_dict.get("captions", ()))
+    if "caption" in dataset_dict:
+        captions.insert(0, dataset_dict["caption"])
+    return captions
