@@ -3,7 +3,12 @@
 #   VENV    where the environment lies; one that exists already is added to, and its own detectron2 is kept
 # No thread count is set here: torch takes all cores. Set OMP_NUM_THREADS to take fewer.
 
-PYTHON ?= python3
+# The first Python of a version that the pinned requirements were tried with; setup_environment.py judges any other.
+ifndef PYTHON
+PYTHON := $(firstword $(shell for python in python3 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$python; \
+	done) python3)
+endif
 VENV ?= .venv
 
 # Changes with whatever decides what gets installed; `env-key` gives it to scripts that share environments.

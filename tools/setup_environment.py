@@ -25,6 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 OLDEST_PYTHON = (3, 11)
+NEWEST_TRIED = (3, 12)
 NEEDED_GB = 10.0  # 6.1 GB environment, 3 GB downloads kept by pip, some room
 STATE_FILE = "mmovseg-environment"  # only in environments made here: "incomplete" or "complete"
 HEARTBEAT_S = 15.0
@@ -59,7 +60,8 @@ def last_words(log: Path) -> str:
     for line in reversed(lines):
         if line.startswith(wanted):
             line = "unpacking the packages" if line.startswith("Installing collected") else line
-            return re.sub(r"https?://\S*/", "", line)[:90]
+            line = re.sub(r"https?://\S*/", "", line)
+            return re.sub(r"(\S+?-\d[^-\s]*)-\S+\.whl", r"\1", line)[:90]  # without the wheel's platform tags
     return ""
 
 
@@ -184,6 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"mmovseg needs Python 3.11 or newer and {sys.executable} is {sys.version.split()[0]}; "
                 "name another one, for example: make PYTHON=python3.11 test"
             )
+        if sys.version_info[:2] > NEWEST_TRIED:
+            say(f"Python {sys.version.split()[0]} is newer than the pinned versions were tried with (3.11 and 3.12)")
         build(options.venv, options.stamp)
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
