@@ -100,10 +100,11 @@ class CloudSynthesizer:
         shadow: cast shadows, displaced along the sun's direction.
         shadow_strength: (low, high) of the light taken away under an opaque cloud, 0..1.
         size_fraction: (low, high) of the size of the largest features, as a fraction of the shorter image side.
+        prob: probability that there is a cloud at all; otherwise the sky is clear.
         seed: added to the seed of every call, so that two synthesizers differ.
 
     Raises:
-        UserError: unknown kind, or a range outside 0..1.
+        UserError: unknown kind, or a range or probability outside 0..1.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class CloudSynthesizer:
         shadow: bool = True,
         shadow_strength: Sequence[float] = (0.3, 0.6),
         size_fraction: Sequence[float] = (0.3, 0.9),
+        prob: float = 1.0,
         seed: int = 0,
     ) -> None:
         if kind not in CLOUD_KINDS:
@@ -125,6 +127,7 @@ class CloudSynthesizer:
         self.shadow = shadow
         self.shadow_strength = _span(shadow_strength, "shadow_strength")
         self.size_fraction = _span(size_fraction, "size_fraction")
+        self.prob = _span(prob, "prob")[0]
         self.seed = seed
 
     def __call__(
@@ -156,7 +159,7 @@ class CloudSynthesizer:
         )  # fmt: skip
         sun_rad, distance, level = draw.uniform(0, 2 * np.pi), draw.uniform(0.08, 0.2), draw.uniform(0.85, 0.97)
         seeds = draw.integers(2**31, size=3)
-        if coverage <= 0.0:
+        if coverage <= 0.0 or (self.prob < 1.0 and draw.random() >= self.prob):
             zero = np.zeros((height, width), dtype=np.float32)
             return CloudField(zero, np.full((height, width, 3), _CLOUD_WHITE, dtype=np.float32), zero)
         short = min(height, width)

@@ -12,17 +12,17 @@ from mmovseg.modeling.meta_arch import MMOVSeg
 clip_architecture = dict(
     embed_dim=96,
     vision_cfg=dict(image_size=64, patch_size=8, width=96, layers=6, head_width=32, pool_type="avg"),
-    text_cfg=dict(context_length=48, vocab_size=2048, width=96, heads=3, layers=3),
+    text_cfg=dict(context_length=56, vocab_size=2048, width=96, heads=3, layers=3),
 )
 vit_args = dict(patch_size=8, embed_dim=96, depth=6, num_heads=3, pre_norm=True)
 taps = (2, 4, 6)
 
 # Channel statistics of 2,000 MiniEarth training scenes (domain "default"), see the data card.
 optical_contract = L(ModalityContract)(
-    sensor="MiniEarth optical", bands=("red", "green", "blue"), unit="uint8", mean=(120.0, 120.0, 105.0), std=(55.0, 50.0, 50.0)
+    sensor="MiniEarth optical", bands=("red", "green", "blue"), unit="uint8", mean=(111.0, 115.0, 88.0), std=(43.0, 30.5, 28.0)
 )
 sar_contract = L(ModalityContract)(
-    sensor="MiniEarth C-band", bands=("VV", "VH"), unit="db", mean=(-12.0, -18.5), std=(5.5, 5.5), clip=(-35.0, 10.0)
+    sensor="MiniEarth C-band", bands=("VV", "VH"), unit="db", mean=(-12.3, -18.2), std=(5.1, 5.0), clip=(-35.0, 10.0)
 )
 input_contract = L(InputContract)(optical=optical_contract, sar=sar_contract, gsd_m=(2.5, 2.5), train_size=64)
 optical_norm = L(PixelNorm)(mean=optical_contract.mean, std=optical_contract.std)
