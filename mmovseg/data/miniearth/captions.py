@@ -45,7 +45,7 @@ def _amount(share: float) -> str:
 
 
 def _crossed(names: list[str], ids: list[int]) -> str:
-    """Return the classes with what lines and shores do among them: "forest and city crossed by a road, beside water"."""
+    """Return the classes with roads and shores among them: "forest and city crossed by a road, beside water"."""
     ground = [name for name, index in zip(names, ids, strict=True) if index not in (ROAD, WATER)]
     if not ground:
         return join_words(names)
@@ -111,7 +111,10 @@ def ask(shares: Sequence[float], targets: Sequence[dict[str, Any]] = ()) -> list
     """Return questions with answers that follow from the labels.
 
     Presence is asked about classes that are clearly there (1.5 % or more) or not there at all; a comparison only where
-    the two shares differ by at least 5 points. Keys: `kind` (presence, dominant, comparison, count), `question`, `answer`.
+    the two shares differ by at least 5 points.
+
+    Returns:
+        Dicts with `kind` (presence, dominant, comparison or count), `question` and `answer`.
     """
     items = []
     for index, name in enumerate(CLASS_NAMES):

@@ -77,7 +77,7 @@ class Domain:
         unknown = [name for name in self.polarizations if name not in get_args(Polarization)]
         if unknown or not self.polarizations or len(set(self.polarizations)) < len(self.polarizations):
             raise UserError(
-                f"MiniEarth domain: polarizations is {list(self.polarizations)}, expected different ones of VV, VH, HH, HV"
+                f"MiniEarth domain: polarizations is {list(self.polarizations)}, expected a choice of VV, VH, HH, HV"
             )
         for key, (low, high) in _RANGES.items():
             if not low <= getattr(self, key) <= high:
@@ -136,7 +136,8 @@ def domain_from_dict(content: dict[str, Any]) -> Domain:
     unknown = sorted(set(content) - known)
     if unknown:
         raise UserError(f"MiniEarth domain: unknown key '{unknown[0]}', known: {', '.join(sorted(known))}")
-    return Domain(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    return Domain(**values)
 
 
 @dataclass(frozen=True)

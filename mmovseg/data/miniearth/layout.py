@@ -30,8 +30,8 @@ Mask = NDArray[np.bool_]
 
 _RIVER_CELL_M = 400.0
 _LAKE_CELL_M = 330.0
-_STREET_M = 9.0
-_AIRFIELD_SHARE = 0.3
+_STREET_M = 7.5
+_AIRFIELD_SHARE = 0.25
 
 
 @dataclass
@@ -196,7 +196,7 @@ def survey(ys: Double, xs: Double, table: RegionTable, seed: int) -> Layout:
     )
     _put_fields(layout, table)
     _put_city(layout, table)
-    _put_aprons(layout)
+    _put_aprons(layout, districts)
     _put_roads_and_water(layout, districts)
     return layout
 
@@ -219,9 +219,11 @@ def _put_city(layout: Layout, table: RegionTable) -> None:
         layout.label.flat[city] = np.where(blocks.street, ROAD, CITY)
 
 
-def _put_aprons(layout: Layout) -> None:
+def _put_aprons(layout: Layout, districts: Districts) -> None:
     """Pave a rectangle around the centre of some bare districts; it stays bareland, aircraft stand on it."""
-    airfield = (layout.label == BARELAND) & (unit(rehash(layout.key, 60)) < _AIRFIELD_SHARE)
+    airfield = (
+        (districts.kind == BARELAND) & (layout.label == BARELAND) & (unit(rehash(layout.key, 60)) < _AIRFIELD_SHARE)
+    )
     layout.apron = airfield & (np.abs(layout.u) < 34.0) & (np.abs(layout.v) < 66.0)
 
 

@@ -35,7 +35,7 @@ def stream_seed(seed: int, name: str) -> int:
 
 
 def mix32(values: Hash) -> Hash:
-    """Scramble 32-bit values in a new array (the finaliser of MurmurHash3: every input bit reaches every output bit)."""
+    """Scramble 32-bit values (the finaliser of MurmurHash3: every input bit reaches every output bit)."""
     mixed = values ^ (values >> np.uint32(16))
     mixed *= np.uint32(0x85EBCA6B)
     mixed ^= mixed >> np.uint32(13)

@@ -87,7 +87,7 @@ class _Painter:
         color = _choose(self.table.rangeland, share) * self.vegetation
         shrub = np.clip(fine + 0.45 * middle - 1.25, 0.0, 0.8)
         brightness = 0.075 * middle + 0.03 * self.white.take(where) - 0.45 * shrub
-        self.put(where, color, brightness)
+        self.put(where, color, brightness.astype(np.float32))
 
     def farmland(self, where: NDArray[np.int64]) -> None:
         lay = self.layout

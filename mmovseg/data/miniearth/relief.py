@@ -36,7 +36,7 @@ def shifted(values: NDArray, down: int, right: int) -> NDArray:
 
 
 def steps(direction: tuple[float, float], height_m: Float, slope: float, gsd_m: float) -> list[tuple[int, int, float]]:
-    """Return (down, right, length in metres) of the shifts that the highest point can need at `slope` metres per metre."""
+    """Return (down, right, metres) of the shifts that the highest point can need at `slope` metres per metre."""
     longest = min(float(height_m.max(initial=0.0)) * slope, REACH_M)
     count = min(int(longest / gsd_m + 0.5), reach_px(gsd_m))
     return [(round(k * direction[0]), round(k * direction[1]), k * gsd_m) for k in range(1, count + 1)]
@@ -79,6 +79,6 @@ def lay_over(height_m: Float, direction: tuple[float, float], slope: float, gsd_
 
 
 def wall_foot(height_m: Float, direction: tuple[float, float]) -> Mask:
-    """Return ground pixels whose next pixel in the look direction is a building: the foot of a wall facing the sensor."""
+    """Return ground pixels whose next pixel in the look direction is a building: feet of walls facing the sensor."""
     down, right = round(direction[0] * 1.3), round(direction[1] * 1.3)
     return (shifted(height_m, -down, -right) > 0) & (height_m == 0)

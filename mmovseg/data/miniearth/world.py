@@ -7,6 +7,7 @@ windows fit together without a seam, and a window equals the same crop of a larg
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmovseg.data.miniearth.optical import expose, paint
 from mmovseg.data.miniearth.radar import mean_power, misregister, record
 from mmovseg.data.miniearth.regions import NUM_CLASSES, REGIONS
 from mmovseg.data.miniearth.relief import reach_px
+from mmovseg.data.miniearth.targets import RADIUS_M, boxes, clip_boxes, find_targets, paint_targets
 
 # Larger windows are made of tiles: the working set of a tile stays in the processor's cache.
 _TILE_PX = 192
@@ -58,7 +60,8 @@ class Scene:
 
 def margin_px(domain: Domain) -> int:
     """Return how far outside a window its pixels depend on the ground."""
-    return reach_px(domain.gsd_m) + int(np.ceil(domain.misregistration_px)) + 3
+    sight = max(reach_px(domain.gsd_m), 2 * math.ceil(RADIUS_M / domain.gsd_m))
+    return sight + math.ceil(domain.misregistration_px) + 3
 
 
 def render(
@@ -82,7 +85,9 @@ def render(
         raise ValueError(f"a window needs at least one pixel, got {height} x {width}")
     seen = get_domain(domain)
     if height <= _TILE_PX and width <= _TILE_PX:
-        return _render_tile(seen, row, col, height, width, seed)
+        scene = _render_tile(seen, row, col, height, width, seed)
+        scene.targets = clip_boxes(scene.targets, height, width)
+        return scene
     scene = Scene(
         optical=np.empty((height, width, 3), dtype=np.uint8),
         sar=np.empty((height, width, len(seen.sar_channels)), dtype=np.float32),
@@ -98,6 +103,10 @@ def render(
             tile = _render_tile(seen, row + top, col + left, *size, seed)
             place = (slice(top, top + size[0]), slice(left, left + size[1]))
             scene.optical[place], scene.sar[place], scene.label[place] = tile.optical, tile.sar, tile.label
+            for target in tile.targets:
+                x0, y0, x1, y1 = target["box"]
+                scene.targets.append({**target, "box": [x0 + left, y0 + top, x1 + left, y1 + top]})
+    scene.targets = clip_boxes(scene.targets, height, width)
     return scene
 
 
@@ -107,14 +116,19 @@ def _render_tile(domain: Domain, row: int, col: int, height: int, width: int, se
     rows, cols = height + 2 * margin, width + 2 * margin
     ys = pixel_axis(row - margin, rows) * domain.gsd_m
     xs = pixel_axis(col - margin, cols) * domain.gsd_m
-    layout = survey(ys, xs, table, seed)
+    # every region is a land of its own, not another colouring of the same one
+    seed_here = stream_seed(seed, domain.region)
+    layout = survey(ys, xs, table, seed_here)
     white = lattice_hash(
         np.arange(row - margin, row - margin + rows)[:, None],
         np.arange(col - margin, col - margin + cols)[None, :],
-        stream_seed(seed, "pixel"),
+        stream_seed(seed_here, "pixel"),
     )
-    radiance = paint(layout, table, domain, white, seed)
-    power = misregister(mean_power(layout, table, domain), layout, domain, seed)
+    radiance = paint(layout, table, domain, white, seed_here)
+    power = mean_power(layout, table, domain)
+    targets = find_targets(layout, domain, seed_here)
+    paint_targets(targets, radiance, power, domain)
+    power = misregister(power, layout, domain, seed_here)
     inside = (slice(margin, margin + height), slice(margin, margin + width))
     pad = domain.optical_blur
     wide = (slice(margin - pad, margin + height + pad), slice(margin - pad, margin + width + pad))
@@ -127,4 +141,5 @@ def _render_tile(domain: Domain, row: int, col: int, height: int, width: int, se
         seed=seed,
         row=row,
         col=col,
+        targets=boxes(targets, margin, margin, height, width),
     )
