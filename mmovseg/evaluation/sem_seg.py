@@ -69,7 +69,7 @@ class OVSegEvaluator(DatasetEvaluator):
         self.modality = modality
         self.output_dir = output_dir
         # a config file gives containers of its own kind, which JSON does not know
-        plain = OmegaConf.to_container(provenance) if OmegaConf.is_config(provenance) else provenance
+        plain: Any = OmegaConf.to_container(provenance) if OmegaConf.is_config(provenance) else provenance
         self.provenance: dict[str, Any] = dict(plain or {})
         self.mapping: LabelMapping = map_prompts(vocabulary, prompts)
         self.report: dict[str, Any] | None = None
