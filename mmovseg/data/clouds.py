@@ -45,7 +45,7 @@ class CloudKind:
 CLOUD_KINDS: dict[CloudKindName, CloudKind] = {
     "clear": CloudKind(coverage=(0.0, 0.0), peak=(1.0, 1.0), softness=(0.5, 0.5), haze=(0.0, 0.0)),
     "thin": CloudKind(coverage=(0.3, 1.0), peak=(0.55, 0.8), softness=(1.0, 2.0), haze=(0.1, 0.45)),
-    "thick": CloudKind(coverage=(0.2, 0.9), peak=(0.97, 1.0), softness=(0.1, 0.5), haze=(0.0, 0.1)),
+    "thick": CloudKind(coverage=(0.2, 0.9), peak=(0.97, 1.0), softness=(0.1, 0.5), haze=(0.0, 0.0)),
     "varied": CloudKind(coverage=(0.1, 1.0), peak=(0.9, 1.0), softness=(0.2, 1.2), haze=(0.0, 0.45)),
 }
 
@@ -207,7 +207,7 @@ def _veil(height: int, width: int, haze_peak: float, cell: float, seed: int) -> 
     noise = fractal_normal(
         pixel_axis(0, height), pixel_axis(0, width), cell=1.5 * cell, octaves=2, seed=seed, persistence=0.5
     )
-    return np.clip(noise * np.float32(0.5) + np.float32(0.3), 0.0, 1.0) * np.float32(haze_peak)
+    return np.clip(noise * np.float32(0.5) + np.float32(0.1), 0.0, 1.0) * np.float32(haze_peak)
 
 
 def _color(alpha: np.ndarray, level: float, shading: np.ndarray, cell: float, seed: int) -> np.ndarray:

@@ -278,7 +278,7 @@ class _Raster:
                 f"{self.role} raster '{self.path}' is damaged or cut off: its pixels cannot be read"
             ) from error
         # A dark pixel may hold the nodata number in one band of an image; NaN is never a value.
-        mask: np.ndarray = valid.all(axis=0) if every_band else valid.any(axis=0)
+        mask = np.asarray(valid.all(axis=0) if every_band else valid.any(axis=0))
         if np.issubdtype(values.dtype, np.inexact):
             mask = mask & np.isfinite(values).all(axis=0)
         return np.ascontiguousarray(values.transpose(1, 2, 0)), mask

@@ -126,9 +126,8 @@ class OpticalSARMapper:
         return item
 
     def _read(self, dataset_dict: dict[str, Any]) -> RawSample:
-        wanted = {key: value for key, value in dataset_dict.items() if key != DRAW_KEY}
-        if self.modality == "optical":
-            wanted.pop("sar_file_name", None)
+        dropped = {"optical": "sar_file_name", "sar": "file_name"}.get(self.modality)
+        wanted = {key: value for key, value in dataset_dict.items() if key not in (DRAW_KEY, dropped)}
         raw = self.reader(cast(DatasetDict, wanted))
         if self.modality == "optical":
             raw = RawSample(raw.optical, raw.optical_valid, None, None, raw.sem_seg, raw.captions, raw.facts)

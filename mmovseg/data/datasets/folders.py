@@ -40,9 +40,9 @@ def load_pair_folder(
         UserError: a folder is missing or has no raster, two files of a folder share a stem, or a partner is missing.
     """
     folders = {"file_name": optical_dir, "sar_file_name": sar_dir, "sem_seg_file_name": label_dir}
-    found = {key: _rasters(Path(folder), pattern) for key, folder in folders.items() if folder is not None}
-    if not found or set(found) == {"sem_seg_file_name"}:
+    if optical_dir is None and sar_dir is None:
         raise UserError("a data set of pairs needs a folder of optical or of SAR rasters")
+    found = {key: _rasters(Path(folder), pattern) for key, folder in folders.items() if folder is not None}
     stems = sorted(set().union(*found.values()))
     for key, files in found.items():
         missing = [stem for stem in stems if stem not in files]

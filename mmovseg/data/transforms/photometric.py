@@ -9,6 +9,7 @@ import numpy as np
 from mmovseg.data.sar import db_to_linear, linear_to_db
 from mmovseg.errors import UserError
 
+_MID_GREY = np.float32(127.5)
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=np.float32)
 _YIQ_INVERSE = np.linalg.inv(_YIQ).astype(np.float32)
@@ -21,7 +22,8 @@ class OpticalJitter:
 
     Args:
         brightness: shift on the 0..255 scale.
-        contrast: relative change of the distance to the image mean, below 1.
+        contrast: relative change of the distance to mid-grey (127.5), below 1. Not to the image mean, so that a
+            clouded and a clear view of one place change alike.
         saturation: relative change of the distance to grey, below 1.
         hue_deg: rotation of the colour circle in degrees.
         season: relative, opposite gain of green against red and blue (lush against dry vegetation), below 1.
@@ -56,8 +58,7 @@ class OpticalJitter:
             return optical
         image = optical.astype(np.float32)
         image += np.float32(strength[0] * self.brightness)
-        mean = image.mean()
-        image = (image - mean) * np.float32(1.0 + strength[1] * self.contrast) + mean
+        image = (image - _MID_GREY) * np.float32(1.0 + strength[1] * self.contrast) + _MID_GREY
         grey = (image @ _LUMA)[:, :, None]
         image = (image - grey) * np.float32(1.0 + strength[2] * self.saturation) + grey
         image = image @ _hue_matrix(strength[3] * self.hue_deg).T
