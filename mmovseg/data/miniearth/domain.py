@@ -82,6 +82,9 @@ class Domain:
         for key, (low, high) in _RANGES.items():
             if not low <= getattr(self, key) <= high:
                 raise UserError(f"MiniEarth domain: {key} is {getattr(self, key)}, expected {low} .. {high}")
+        for key in ("looks", "optical_blur"):
+            if not isinstance(getattr(self, key), int):
+                raise UserError(f"MiniEarth domain: {key} is {getattr(self, key)}, expected a whole number")
         if self.value_type == "complex" and self.looks != 1:
             raise UserError(f"MiniEarth domain: complex values are single-look, but looks is {self.looks}")
 

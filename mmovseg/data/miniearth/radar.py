@@ -36,9 +36,9 @@ from mmovseg.data.miniearth.regions import (
     RegionTable,
 )
 from mmovseg.data.miniearth.relief import cast_shadow, lay_over, wall_foot
+from mmovseg.data.sar import AMPLITUDE8_TOP_DB
 
-# Amplitude of sigma nought 1 on the 8-bit scale: forest comes out near 90, bright walls saturate.
-_AMPLITUDE8_GAIN = 225.0
+_AMPLITUDE8_GAIN = 255.0 / 10.0 ** (AMPLITUDE8_TOP_DB / 20.0)
 _INCIDENCE_SLOPE_DB = (-0.16, -0.12, -0.11, -0.05, -0.05, -0.18, -0.30)
 _TEXTURE_DB = (0.7, 0.7, 0.4, 0.6, 0.9, 0.4, 0.35)
 _MOISTURE_DB = (0.9, 0.6, 0.5, 0.2, 0.3, 0.2, 0.9)

@@ -23,6 +23,9 @@ from mmovseg.data.miniearth.regions import NUM_CLASSES, REGIONS
 from mmovseg.data.miniearth.relief import reach_px
 from mmovseg.data.miniearth.targets import RADIUS_M, boxes, clip_boxes, find_targets, paint_targets
 
+VERSION = "1.0"
+"""Changes whenever the same seed, domain and window would give other pixels."""
+
 # Larger windows are made of tiles: the working set of a tile stays in the processor's cache.
 _TILE_PX = 192
 
