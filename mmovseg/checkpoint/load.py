@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmovseg.errors import UserError
+from mmovseg.weights import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def read_state(path: str | Path, *, key: str | None = None) -> tuple[dict[str, T
     """Read the tensors of a file on the CPU.
 
     Args:
-        path: ``.safetensors``, or ``.pth``/``.pt`` (read with ``weights_only=True``).
+        path: ``.safetensors``, or ``.pth``/``.pt`` (read with ``weights_only=True``); ``shipped://<name>`` is one of the
+            package's own.
         key: which entry of a ``.pth`` holds the weights; None = the only one of `WEIGHT_KEYS`, or the file itself.
 
     Returns:
@@ -61,7 +63,7 @@ def read_state(path: str | Path, *, key: str | None = None) -> tuple[dict[str, T
     Raises:
         UserError: the file is missing, corrupt, holds pickled code, or leaves open which entry is meant.
     """
-    path = Path(path)
+    path = resolve(path)
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist")
     if path.suffix == ".safetensors":
@@ -78,18 +80,18 @@ def load_plain(path: str | Path) -> Any:
     Raises:
         UserError: missing, corrupt, or it holds pickled objects.
     """
-    path = Path(path)
+    path = resolve(path)
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch names what it refused ("Unsupported global", "Unsupported class"); anything else is not a pickle at all.
-        if "nsupported" in str(error):
+        # torch names the object that it refused; anything else, such as "Unsupported operand", is not its kind of file.
+        if any(word in str(error) for word in ("GLOBAL", "global:", "class ", "call reduce")):
             raise UserError(
                 f"checkpoint '{path}' holds pickled Python objects beside tensors, which are not loaded"
             ) from error
-        raise UserError(f"checkpoint '{path}' is corrupt or not a torch file") from error
+        raise UserError(f"checkpoint '{path}' is corrupt or no torch checkpoint") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
         raise UserError(f"checkpoint '{path}' is corrupt or truncated: {_one_line(error)}") from error
 
@@ -194,7 +196,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     Raises:
         UserError: the file is missing or corrupt.
     """
-    path = Path(path)
+    path = resolve(path)
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist")
     if path.suffix != ".safetensors":
@@ -209,7 +211,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def file_sha256(path: str | Path) -> str:
     """Return the sha256 of a file's bytes."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with resolve(path).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
