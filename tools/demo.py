@@ -28,6 +28,7 @@ from mmovseg.visualization.draw import optical_to_rgb, sar_to_rgb
 from mmovseg.visualization.segmentation import draw_segmentation
 
 DEFAULT_CONFIG = "miniearth/mmovseg_xs.py"
+DEFAULT_WEIGHTS = "shipped://mmovseg_xs"
 _IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".webp": "WEBP"}
 
 
@@ -128,9 +129,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 <= args.opacity <= 1:
         raise UserError(f"--opacity must lie in 0..1, got {args.opacity:g}")
     pair = read_pair(args)
-    predictor = Predictor(
-        args.config_file, args.weights, args.device, modality=args.modality, max_size_px=args.max_size
-    )
+    weights = args.weights or (DEFAULT_WEIGHTS if args.config_file == DEFAULT_CONFIG else None)
+    predictor = Predictor(args.config_file, weights, args.device, modality=args.modality, max_size_px=args.max_size)
     vocabulary = predictor.ask_for(args.prompts)
     optical, sar = pair.optical, pair.sar
     if optical is not None and pair.optical_valid is not None and not pair.optical_valid.all():

@@ -30,6 +30,7 @@ TYPICAL_MINUTES = 6
 NAMES: dict[Modality, str] = {"both": "fused", "optical": "optical", "sar": "sar"}
 _TITLES = {"both": "optical + SAR, fused", "optical": "optical only", "sar": "SAR only"}
 _PANEL_ROWS, _HEATMAP_SCENES, _HEATMAP_PROMPTS = 4, 2, 4
+_LOOK_THROUGH = 150
 _PICTURE_COVERS = ((0.4, 0.6), (0.6, 0.8), (0.25, 0.4), (0.8, 1.01))
 
 
@@ -163,7 +164,7 @@ def choose_scenes(settings: DemoSettings) -> tuple[Vocabulary, list[ModelInput]]
     none, the first scenes that are not taken yet.
     """
     config = load_config(settings.config_file("both"))
-    dataset = instantiate(config.dataloader.test.dataset)[:150]
+    dataset = instantiate(config.dataloader.test.dataset)[: settings.num_scenes or _LOOK_THROUGH]
     mapper = instantiate(config.dataloader.test.mapper)
     vocabulary: Vocabulary = mapper.vocabulary
     items = [mapper(dict(scene)) for scene in dataset]

@@ -19,6 +19,7 @@ from mmovseg.data.vocabulary import Vocabulary, vocabulary_from_names
 from mmovseg.engine.evaluation import test_nodes
 from mmovseg.engine.run import build_model, prepare
 from mmovseg.errors import UserError
+from mmovseg.weights import resolve
 
 
 class Predictor:
@@ -26,7 +27,7 @@ class Predictor:
 
     Args:
         config: config file, a name below ``configs/``, or a loaded config.
-        weights: checkpoint; None takes `train.init_checkpoint` of the config.
+        weights: checkpoint, or ``shipped://<name>``; None takes `train.init_checkpoint` of the config.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         modality: ``optical`` or ``sar`` ignores the other one.
         max_size_px: rasters whose longer side exceeds this are resized for the model, since attention grows with the
@@ -48,11 +49,11 @@ class Predictor:
         self.config = config if isinstance(config, DictConfig) else load_config(config)
         name = "the config" if isinstance(config, DictConfig) else str(config)
         self.config.train.device = device
-        checkpoint = str(weights) if weights is not None else self.config.train.init_checkpoint
+        checkpoint = weights if weights is not None else self.config.train.init_checkpoint
         if checkpoint is None:
             raise UserError(f"'{name}' names no weights in train.init_checkpoint; give a checkpoint")
         context = prepare(self.config, name)
-        self.model: nn.Module = build_model(context, checkpoint=checkpoint).eval()
+        self.model: nn.Module = build_model(context, checkpoint=str(resolve(checkpoint))).eval()
         self.modality = modality
         self.max_size_px = max_size_px
         mapper = next((loader.get("mapper") for loader, _ in test_nodes(self.config).values()), None) or {}
