@@ -73,6 +73,16 @@ def test_clear_sky_is_the_image(image):
         CloudSynthesizer(kind="clear", coverage=0.5)
 
 
+def test_probability_leaves_images_clear_and_the_others_as_they_were():
+    always, sometimes = CloudSynthesizer(kind="thick"), CloudSynthesizer(kind="thick", prob=0.3)
+    alphas = [sometimes.field(16, 16, seed).alpha for seed in range(200)]
+    clouded = [seed for seed, alpha in enumerate(alphas) if alpha.any()]
+    assert 40 <= len(clouded) <= 80
+    np.testing.assert_array_equal(alphas[clouded[0]], always.field(16, 16, clouded[0]).alpha)
+    with pytest.raises(UserError, match="prob.*got 2"):
+        CloudSynthesizer(prob=2)
+
+
 def test_varied_spans_haze_to_overcast():
     fields = [CloudSynthesizer().field(64, 64, seed) for seed in range(150)]
     coverage = np.array([field.coverage for field in fields])

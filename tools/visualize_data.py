@@ -1,0 +1,170 @@
+#!/usr/bin/env python
+"""Draw what the model sees after augmentation: optical | clear | SAR | cloud opacity | labels.
+
+Examples:
+    python tools/visualize_data.py --dataset miniearth_train --clouds varied --output output/data
+    python tools/visualize_data.py --config-file configs/miniearth/mmovseg_xs.py --num 12 --output output/data
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from mmovseg.config import apply_overrides, instantiate, load_config
+from mmovseg.data.build import build_test_loader
+from mmovseg.data.clouds import CLOUD_KINDS, COVERED_ALPHA, CloudSynthesizer
+from mmovseg.data.datasets import get_dataset
+from mmovseg.data.io import FileReader
+from mmovseg.data.mapper import OpticalSARMapper
+from mmovseg.data.miniearth import MiniEarthReader
+from mmovseg.data.sample import ModelInput
+from mmovseg.data.vocabulary import Vocabulary, get_vocabulary
+from mmovseg.errors import UserError, exit_on_user_error
+from mmovseg.visualization.draw import color_labels, optical_to_rgb, overlay, sar_to_rgb
+from mmovseg.visualization.figure import (
+    FAINT,
+    add_legend,
+    legend_height_in,
+    new_figure,
+    place_axes,
+    save_figure,
+    write,
+)
+
+ROWS_PER_PAGE = 6
+CELL_IN, GAP_IN = 1.6, 0.08
+
+Cells = dict[str, np.ndarray]
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config-file", help="draw the batches of a loader of this config, in training order")
+    source.add_argument("--dataset", help="draw a registered data set by name, without augmentation")
+    parser.add_argument("--loader", default="train", help="with --config-file: train, test or test.NAME")
+    parser.add_argument(
+        "--clouds", choices=list(CLOUD_KINDS), help="with --dataset: lay clouds over the optical rasters"
+    )
+    parser.add_argument("--num", type=int, default=ROWS_PER_PAGE, help="number of samples")
+    parser.add_argument("--output", required=True, help="folder for the pictures")
+    parser.add_argument("overrides", nargs="*", help="with --config-file: key=value")
+    return parser.parse_args(arguments)
+
+
+def from_config(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary]:
+    """Return the batches of a config's loader, read in this process, and the classes of its labels."""
+    config = apply_overrides(load_config(args.config_file), args.overrides)
+    node = OmegaConf.select(config, f"dataloader.{args.loader}")
+    if not isinstance(node, DictConfig) or "mapper" not in node:
+        raise UserError(f"config '{args.config_file}' has no loader 'dataloader.{args.loader}' with a mapper")
+    node.num_workers = 0
+    mapper = instantiate(node.mapper)
+    return instantiate(node), mapper.asked if mapper.is_train else mapper.vocabulary
+
+
+def from_dataset(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary]:
+    """Return the samples of a registered data set and its classes."""
+    dataset = get_dataset(args.dataset)
+    vocabulary = get_vocabulary(MetadataCatalog.get(args.dataset).vocabulary)
+    reader = MiniEarthReader() if "world" in dataset[0] else FileReader()
+    clouds = CloudSynthesizer(kind=args.clouds) if args.clouds else None
+    mapper = OpticalSARMapper(
+        is_train=False, vocabulary=vocabulary, reader=reader, clouds=clouds, with_clear=clouds is not None
+    )
+    return build_test_loader(dataset=dataset[: args.num], mapper=mapper), vocabulary
+
+
+def panels(item: ModelInput, vocabulary: Vocabulary) -> Cells:
+    """Return the pictures of one sample, (H, W, 3) uint8 or (H, W) in 0..1 for opacity, by column title."""
+    cells: Cells = {}
+    valid = item["valid"].numpy() if "valid" in item else None
+    for key, title in (("image", "optical"), ("image_clear", "without cloud")):
+        if key in item:
+            cells[title] = optical_to_rgb(_hwc(item[key]), valid)  # type: ignore[literal-required]
+    if "sar" in item:
+        cells["SAR"] = sar_to_rgb(_hwc(item["sar"]), item["sar_valid"].numpy() if "sar_valid" in item else None)
+    if "cloud_alpha" in item:
+        cells["cloud opacity"] = item["cloud_alpha"].numpy()
+    if "sem_seg" in item:
+        colors = color_labels(item["sem_seg"].numpy(), vocabulary.colors)
+        below = cells.get("without cloud", cells.get("optical", cells.get("SAR")))
+        if below is not None and below.shape == colors.shape:
+            cells["labels over image"] = overlay(below, colors)
+        else:  # evaluation may resize the image, but never the label
+            cells["labels"] = colors
+    return cells
+
+
+def draw_page(items: Sequence[ModelInput], path: Path, vocabulary: Vocabulary, title: str) -> None:
+    """Draw one row a sample."""
+    rows = [panels(item, vocabulary) for item in items]
+    columns = list(dict.fromkeys(name for cells in rows for name in cells))
+    left, top, step_x, step_y = 0.12, 0.62, CELL_IN + GAP_IN, CELL_IN + 0.26
+    width = max(2 * left + step_x * len(columns) - GAP_IN, 4.0)
+    height = top + legend_height_in(vocabulary, width) + step_y * len(rows)
+    figure = new_figure(width, height)
+    write(figure, left, height - 0.18, title, size=11, bold=True, align="left")
+    for j, name in enumerate(columns):
+        write(figure, left + j * step_x + CELL_IN / 2, height - top + 0.12, name, size=9, bold=True)
+    for i, (item, cells) in enumerate(zip(items, rows, strict=True)):
+        y = height - top - i * step_y - CELL_IN
+        for j, name in enumerate(columns):
+            if name in cells:
+                axes = place_axes(figure, left + j * step_x, y, CELL_IN, CELL_IN)
+                axes.imshow(cells[name], interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+        write(figure, left, y - 0.1, facts(item), size=7, color=FAINT, align="left")
+    add_legend(figure, vocabulary, note="white: 255, ignored.  SAR: VV | VH | VV - VH with fixed dB limits")
+    save_figure(figure, path)
+
+
+def facts(item: ModelInput) -> str:
+    """Return one line about a sample: name, sizes, covered and invalid shares."""
+    words = [item["image_id"]]
+    for key in ("image", "sar"):
+        if key in item:
+            words.append(f"{key} {'x'.join(map(str, item[key].shape))} {str(item[key].dtype)[6:]}")  # type: ignore[literal-required]
+    if "cloud_alpha" in item:
+        words.append(f"{100 * float((item['cloud_alpha'] > COVERED_ALPHA).float().mean()):.0f}% covered")
+    if "sar_valid" in item and not item["sar_valid"].all():
+        words.append(f"{100 * (1 - float(item['sar_valid'].float().mean())):.0f}% SAR invalid")
+    return "   ".join(words)
+
+
+def _hwc(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).numpy()
+
+
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw pages of samples and say where they are."""
+    args = parse_args(arguments)
+    if args.num < 1:
+        raise UserError(f"--num must be at least 1, got {args.num}")
+    if args.dataset and args.overrides:
+        raise UserError(f"overrides such as '{args.overrides[0]}' need --config-file")
+    batches, vocabulary = from_config(args) if args.config_file else from_dataset(args)
+    items: list[ModelInput] = []
+    for batch in batches:
+        items += batch
+        if len(items) >= args.num:
+            break
+    name = args.dataset or f"{Path(args.config_file).stem}_{args.loader}"
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for page, first in enumerate(range(0, min(len(items), args.num), ROWS_PER_PAGE), start=1):
+        path = folder / f"{name}_{page:02d}.png"
+        draw_page(items[first : min(first + ROWS_PER_PAGE, args.num)], path, vocabulary, name)
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
