@@ -73,7 +73,7 @@ def build_train_loader(
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
     )
-    loader = DataLoader(
+    loader = _Loader(
         _MappedDataset(dataset, mapper),
         batch_sampler=sampler,
         num_workers=num_workers,
@@ -101,7 +101,7 @@ def build_test_loader(
         UserError: the data set is empty.
     """
     _check_not_empty(dataset)
-    return DataLoader(
+    return _Loader(
         _MappedDataset(dataset, mapper),
         batch_size=batch_size,
         sampler=InferenceSampler(len(dataset)),
@@ -109,6 +109,24 @@ def build_test_loader(
         collate_fn=_as_list,
         generator=_own_generator(0),
     )
+
+
+class _Failure:
+    """Bad input met while mapping, on its way to the process that reports it."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+class _Loader(DataLoader):
+    """A loader that raises a worker's `UserError` as it was; torch would put a traceback into its message."""
+
+    def __iter__(self) -> Iterator[list[ModelInput]]:
+        for batch in super().__iter__():
+            for item in batch:
+                if isinstance(item, _Failure):
+                    raise UserError(item.message)
+            yield batch
 
 
 class _MappedDataset(Dataset):
@@ -122,11 +140,16 @@ class _MappedDataset(Dataset):
     def __len__(self) -> int:
         return len(self._dicts)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> ModelInput:
+    def __getitem__(self, index: int | tuple[int, int]) -> ModelInput | _Failure:
         if isinstance(index, tuple):
             draw, position = index
-            return self._mapper({**self._dicts[position], DRAW_KEY: draw})
-        return self._mapper(dict(self._dicts[index]))
+            dataset_dict = {**self._dicts[position], DRAW_KEY: draw}
+        else:
+            dataset_dict = dict(self._dicts[index])
+        try:
+            return self._mapper(dataset_dict)
+        except UserError as error:
+            return _Failure(str(error))
 
 
 def _as_list(items: list[ModelInput]) -> list[ModelInput]:

@@ -136,3 +136,19 @@ def test_empty_data_set_is_refused(build):
     options = {"batch_size": 1} if build is build_train_loader else {}
     with pytest.raises(UserError, match="empty"):
         build(dataset=[], mapper=mapper(), **options)
+
+
+def read_or_fail(dataset_dict):
+    if dataset_dict["image_id"] == "4":
+        raise UserError("file '4.png' is damaged")
+    return read(dataset_dict)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("build", [build_test_loader, build_train_loader])
+def test_bad_input_is_one_sentence_also_from_a_worker(build, num_workers):
+    failing = OpticalSARMapper(is_train=False, vocabulary=get_vocabulary("miniearth"), reader=read_or_fail)
+    loader = build(dataset=DATASET, mapper=failing, batch_size=2, num_workers=num_workers)
+    with pytest.raises(UserError) as caught:
+        take(loader, 6)
+    assert str(caught.value) == "file '4.png' is damaged"
