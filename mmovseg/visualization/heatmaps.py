@@ -46,11 +46,26 @@ class HeatmapScene:
     truth: np.ndarray | None = None
 
 
-def draw_heatmaps(scenes: Sequence[HeatmapScene], path: str | Path, *, vocabulary: Vocabulary, title: str = "") -> None:
+def draw_heatmaps(
+    scenes: Sequence[HeatmapScene],
+    path: str | Path,
+    *,
+    vocabulary: Vocabulary,
+    title: str = "",
+    against_others: bool = True,
+) -> None:
     """Draw one row for each prompt of each scene, one column for each stage that any scene has.
 
     Each map is normalised by itself (1st to 99th percentile), so colours compare places within a map, not maps. The
     white line is the outline of the class in the ground truth. Prompts that training never saw are underlined.
+
+    Args:
+        scenes: what to draw.
+        path: PNG file; the same scenes give the same bytes.
+        vocabulary: names and the seen/unseen marks of the prompts.
+        title: one line above everything.
+        against_others: subtract the mean over all prompts at each place. What all prompts share there does not decide
+            which of them wins, and in CLIP it outweighs what sets them apart, so that all raw maps look alike.
     """
     stages = [stage for stage in STAGES if any(stage[0] in scene.maps for scene in scenes)]
     count = sum(len(scene.prompts) for scene in scenes)
@@ -74,11 +89,12 @@ def draw_heatmaps(scenes: Sequence[HeatmapScene], path: str | Path, *, vocabular
             label = write(figure, left - 0.12, y + _CELL_IN / 2, entry.name, size=10, align="right")
             if not entry.seen:
                 marked.append(label)
-            _draw_row(figure, scene, k, [stage[0] for stage in stages], left, y)
+            _draw_row(figure, scene, k, [stage[0] for stage in stages], left, y, against_others)
         y -= between
     if title:
         write(figure, 0.15, height - 0.2, title, size=11.5, bold=True, align="left")
-    note = "each map stretched by itself; outline: ground truth; underlined: prompts without a single training label"
+    kind = "response against the mean of all prompts" if against_others else "response"
+    note = f"{kind}, each map stretched by itself; outline: ground truth; underlined: classes unseen in training"
     write(figure, width / 2, 0.15, note, size=7.5, color=FAINT)
     figure.canvas.draw()
     underline(figure, marked)
@@ -95,13 +111,22 @@ def heat_overlay(image: np.ndarray, values: np.ndarray, opacity: float = 0.78) -
     return overlay(grey, 255 * colormaps["inferno"](heat)[..., :3], opacity)
 
 
-def _draw_row(figure: Figure, scene: HeatmapScene, k: int, stages: Sequence[str], left: float, y: float) -> None:
+def response(maps: np.ndarray, k: int, *, against_others: bool) -> np.ndarray:
+    """Return map `k` of (K, h, w), less the mean over all K if asked and K is above 1."""
+    return maps[k] - maps.mean(axis=0) if against_others and len(maps) > 1 else maps[k]
+
+
+def _draw_row(
+    figure: Figure, scene: HeatmapScene, k: int, stages: Sequence[str], left: float, y: float, against_others: bool
+) -> None:
     image = optical_to_rgb(scene.image)
     for j, stage in enumerate((None, *stages)):
         if stage is not None and stage not in scene.maps:
             continue
         axes = place_axes(figure, left + j * (_CELL_IN + _GAP_IN), y, _CELL_IN, _CELL_IN)
-        picture = image if stage is None else heat_overlay(image, scene.maps[stage][k])
+        picture = image
+        if stage is not None:
+            picture = heat_overlay(image, response(scene.maps[stage], k, against_others=against_others))
         axes.imshow(picture, interpolation="nearest" if stage is None else "bilinear")
         inside = None if scene.truth is None else scene.truth == k
         if j and inside is not None and inside.any() and not inside.all():

@@ -5,7 +5,7 @@ from PIL import Image
 from mmovseg.testing.checks import tiny_vocabulary
 from mmovseg.visualization.confusion import draw_confusion
 from mmovseg.visualization.figure import add_legend, new_figure
-from mmovseg.visualization.heatmaps import HeatmapScene, draw_heatmaps, heat_overlay
+from mmovseg.visualization.heatmaps import HeatmapScene, draw_heatmaps, heat_overlay, response
 from mmovseg.visualization.panels import PanelRow, draw_panels, share_right
 
 WORDS = tiny_vocabulary(seen=3, unseen=2)
@@ -83,6 +83,16 @@ def test_heatmaps_of_any_size_and_range_are_drawn(tmp_path):
     everything = {**maps, "dense_similarity": maps["scores"], "fused": maps["scores"]}
     draw_heatmaps([HeatmapScene(row.optical, everything, [0, 4])], tmp_path / "all.png", vocabulary=WORDS)
     assert Image.open(tmp_path / "all.png").width > Image.open(tmp_path / "a.png").width
+
+
+def test_response_against_others_removes_what_all_prompts_share():
+    rng = np.random.default_rng(0)
+    maps, shared = rng.normal(size=(3, 4, 5)), 100 * rng.normal(size=(4, 5))
+    for k in range(3):
+        left = response(maps + shared, k, against_others=True)
+        np.testing.assert_allclose(left, maps[k] - maps.mean(0), atol=1e-9)
+    np.testing.assert_array_equal(response(maps, 1, against_others=False), maps[1])
+    np.testing.assert_array_equal(response(maps[:1], 0, against_others=True), maps[0])
 
 
 def test_heat_is_brightest_where_the_map_is_highest():
