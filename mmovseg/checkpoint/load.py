@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import logging
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,8 +54,8 @@ def read_state(path: str | Path, *, key: str | None = None) -> tuple[dict[str, T
     """Read the tensors of a file on the CPU.
 
     Args:
-        path: ``.safetensors``, or ``.pth``/``.pt`` (read with ``weights_only=True``); ``shipped://<name>`` is one of the
-            package's own.
+        path: ``.safetensors``, or ``.pth``/``.pt`` (read with ``weights_only=True``); ``shipped://<name>`` is one of
+            the package's own.
         key: which entry of a ``.pth`` holds the weights; None = the only one of `WEIGHT_KEYS`, or the file itself.
 
     Returns:
@@ -84,7 +85,9 @@ def load_plain(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's guesses about a file that the errors below describe
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch names the object that it refused; anything else, such as "Unsupported operand", is not its kind of file.
         if any(word in str(error) for word in ("GLOBAL", "global:", "class ", "call reduce")):

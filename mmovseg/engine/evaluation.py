@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from mmovseg.checkpoint.load import file_sha256
 from mmovseg.config import instantiate
 from mmovseg.config.instantiate import TARGET, resolve_target, target_arguments
 from mmovseg.data.vocabulary import get_vocabulary, vocabulary_from_file, vocabulary_from_names
@@ -145,6 +146,8 @@ def evaluate(
     model: nn.Module,
     tests: Mapping[str, tuple[Iterable[Any], DatasetEvaluator]],
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    *,
+    checkpoint: str | None = None,
 ) -> Results:
     """Evaluate on every loader and print one table. All processes must call it.
 
@@ -152,6 +155,7 @@ def evaluate(
         model: unwrapped; put into eval mode and back.
         tests: from `build_evaluators`.
         autocast: gives the precision context of a forward pass.
+        checkpoint: file of these weights, to be recorded by evaluators that were built without knowing it.
 
     Returns:
         ``{loader: {task: {metric: value}}}`` on the main process, ``{}`` on the others.
@@ -161,6 +165,8 @@ def evaluate(
     results: Results = {}
     try:
         for name, (loader, evaluator) in tests.items():
+            if checkpoint is not None and isinstance(getattr(evaluator, "provenance", None), dict):
+                evaluator.provenance.update(checkpoint=checkpoint, checkpoint_sha256=file_sha256(checkpoint))
             evaluator.reset()
             _run_loader(model, name, loader, evaluator, autocast)
             answer = evaluator.evaluate()

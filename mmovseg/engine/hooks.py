@@ -91,6 +91,7 @@ class CheckpointHook(HookBase):
         self.max_to_keep = max_to_keep
         self.metadata = dict(metadata)
         self.config = config
+        self._last: tuple[int, Path] | None = None
 
     def after_step(self) -> None:
         """Write the periodic checkpoint."""
@@ -104,6 +105,10 @@ class CheckpointHook(HookBase):
         if self.trainer.iter >= self.trainer.max_iter:
             self._save(FINAL_FILE, self.trainer.iter)
 
+    def file_of(self, done: int) -> str | None:
+        """Return the weights file written after `done` steps, None if there was none."""
+        return str(self._last[1]) if self._last is not None and self._last[0] == done else None
+
     def write_weights(self, name: str, done: int, **facts: str) -> None:
         """Write one weights file with its facts; only the first process does."""
         if comm.is_main_process():
@@ -113,6 +118,7 @@ class CheckpointHook(HookBase):
 
     def _save(self, name: str, done: int) -> None:
         self.write_weights(name, done)
+        self._last = (done, self.output_dir / name)
         save_training_state(
             self.output_dir / STATE_FILE,
             iteration=done,
@@ -141,14 +147,18 @@ class EvaluationHook(HookBase):
     def __init__(
         self,
         *,
-        evaluate: Callable[[], Mapping[str, Any]],
+        evaluate: Callable[[str | None], Mapping[str, Any]],
         period: int,
         ema: EmaWeights | None,
         checkpoints: CheckpointHook,
         best_metric: str = "",
         best_mode: str = "max",
     ) -> None:
-        """Keep the settings; `evaluate` returns results that `flat_scalars` understands."""
+        """Keep the settings.
+
+        `evaluate` is called with the file that holds the weights under evaluation (None when they are in no file) and
+        returns results that `flat_scalars` understands. Register this hook after `checkpoints`.
+        """
         self.evaluate = evaluate
         self.period = period
         self.ema = ema
@@ -180,7 +190,7 @@ class EvaluationHook(HookBase):
     def _run(self, done: int) -> None:
         weights: AbstractContextManager[None] = self.ema.applied() if self.ema is not None else nullcontext()
         with preserved_rng(), weights:
-            self.results = self.evaluate()
+            self.results = self.evaluate(self.checkpoints.file_of(done))
         comm.synchronize()
         scalars = flat_scalars(self.results)
         if comm.is_main_process():

@@ -42,12 +42,10 @@ from mmovseg.engine.state import (
     read_training_state,
     restore_generators,
     restore_training_state,
-    save_training_state,
 )
 from mmovseg.engine.train_loop import Trainer
 from mmovseg.errors import UserError
-
-__all__ = ["Context", "build_model", "run_evaluation", "run_training", "save_training_state"]
+from mmovseg.weights import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +91,9 @@ def forget_foundation_weights(model: DictConfig) -> None:
 def build_model(context: Context, *, checkpoint: str | None, resumed: bool = False) -> nn.Module:
     """Build the model under the seed and load `checkpoint` into it.
 
+    Foundation weights that the checkpoint holds anyway are not read, unless `train.init_allow_missing` says that it may
+    lack some.
+
     Args:
         context: of the run.
         checkpoint: weights file, or None for the model as built.
@@ -102,13 +103,11 @@ def build_model(context: Context, *, checkpoint: str | None, resumed: bool = Fal
         UserError: the checkpoint does not fit.
     """
     train = context.config.train
-    if checkpoint is not None and not Path(checkpoint).is_file():
+    if checkpoint is not None and not resolve(checkpoint).is_file():
         raise UserError(f"checkpoint '{checkpoint}' does not exist")
     node = context.config.model
-    if checkpoint is not None or resumed:
-        original = node
+    if resumed or (checkpoint is not None and not train.init_allow_missing):
         node = context.config.copy().model  # the saved config keeps saying what the model was made of
-        assert node is not original
         forget_foundation_weights(node)
     seed_everything(train.seed)
     model: nn.Module = instantiate(node)
@@ -306,7 +305,7 @@ def _register_hooks(
         )
         tests = build_evaluators(config, facts)
         evaluation = EvaluationHook(
-            evaluate=lambda: evaluate(model, tests, autocast_for(context)),
+            evaluate=lambda file: evaluate(model, tests, autocast_for(context), checkpoint=file),
             period=train.eval_period,
             ema=ema,
             checkpoints=checkpoints,

@@ -34,20 +34,18 @@ class WarmupSchedule(ParamScheduler):
         Args:
             max_iter: iterations of the whole training.
             decay: shape after (and during) the warm-up.
-            warmup_iters: length of the warm-up; 0 = none.
+            warmup_iters: length of the warm-up; 0 = none. A training shorter than this never leaves it.
             warmup_factor: factor at iteration 0.
             power: of ``poly``.
             end_factor: what the decay ends at, as a part of the initial rate.
 
         Raises:
-            UserError: unknown `decay`, or a warm-up that is longer than the training.
+            UserError: unknown `decay`, or a negative warm-up.
         """
         if decay not in ("cosine", "poly", "constant"):
             raise UserError(f"lr_multiplier.decay is '{decay}' but must be one of cosine, poly, constant")
-        if not 0 <= warmup_iters <= max(max_iter, 1):
-            raise UserError(
-                f"lr_multiplier.warmup_iters is {warmup_iters} but must lie between 0 and max_iter ({max_iter})"
-            )
+        if warmup_iters < 0:
+            raise UserError(f"lr_multiplier.warmup_iters is {warmup_iters} but must not be negative")
         self.max_iter = max_iter
         self.decay = decay
         self.warmup_iters = warmup_iters
