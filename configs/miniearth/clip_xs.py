@@ -1,4 +1,4 @@
-"""Step 1 of the XS weights: a CLIP trained from scratch on MiniEarth images, a third of them clouded, and their captions."""
+"""Step 1 of the XS weights: a CLIP from scratch, on MiniEarth images (a third of them clouded) and their captions."""
 
 from mmovseg.config import LazyCall as L
 from mmovseg.config import get_config
@@ -19,7 +19,9 @@ dataloader.train.batch_size = 64
 dataloader.train.mapper.modality = "optical"
 dataloader.train.mapper.keep_caption = True
 dataloader.train.mapper.clouds = L(CloudSynthesizer)(kind="varied", prob=1 / 3)
-dataloader.train.mapper.optical_photometric = L(OpticalJitter)(brightness=20.0, contrast=0.2, saturation=0.2, hue_deg=6.0)
+dataloader.train.mapper.optical_photometric = L(OpticalJitter)(
+    brightness=20.0, contrast=0.2, saturation=0.2, hue_deg=6.0
+)
 dataloader.test.mapper.modality = dataloader.evaluator.modality = "optical"
 
 optimizer.base_lr = 1e-3

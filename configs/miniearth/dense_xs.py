@@ -1,6 +1,7 @@
 """Step 2 of the XS weights: the optical dense encoder, trained without labels to see through clouds.
 
-It starts as CLIP's visual tower and learns, from the clouded image, the features that the frozen tower gives on the clear one.
+It starts as CLIP's visual tower and learns, from the clouded image, the features that the frozen tower gives on the
+clear one.
 """
 
 from mmovseg.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""Step 3 of the XS weights: the SAR encoder, aligned patch by patch to the frozen optical one on clear images (paper Sec. 3.2.2)."""
+"""Step 3 of the XS weights: the SAR encoder, aligned patch by patch to CLIP's tower on clear images (Sec. 3.2.2)."""
 
 from mmovseg.config import get_config
 

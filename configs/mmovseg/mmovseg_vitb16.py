@@ -1,4 +1,4 @@
-"""MM-OVSeg ViT-B/16 with the paper's recipe (Sec. 4.1.2), on MiniEarth scenes of 256 pixels until other data are named."""
+"""MM-OVSeg ViT-B/16 with the paper's recipe (Sec. 4.1.2), on MiniEarth scenes of 256 pixels as a stand-in."""
 
 from mmovseg.config import LazyCall as L
 from mmovseg.config import get_config
@@ -18,7 +18,9 @@ dataloader.train.mapper.geometry = [
     L(RandomCrop)(size=384),
     L(RandomFlip)(),
 ]
-dataloader.train.mapper.optical_photometric = L(OpticalJitter)()  # the release: brightness 32, contrast and saturation 0.5..1.5, hue 18
+dataloader.train.mapper.optical_photometric = L(
+    OpticalJitter
+)()  # the release: brightness 32, contrast and saturation 0.5..1.5, hue 18
 dataloader.train.batch_size = 8
 dataloader.train.num_workers = 4
 dataloader.test.mapper.geometry = [L(ResizeShortestEdge)(short_edge_px=384)]

@@ -3,7 +3,9 @@
 from mmovseg.config import get_config
 
 _base = get_config("mmovseg/mmovseg_vitb16.py")
-dataloader, train, optimizer, lr_multiplier = (_base[key] for key in ("dataloader", "train", "optimizer", "lr_multiplier"))
+dataloader, train, optimizer, lr_multiplier = (
+    _base[key] for key in ("dataloader", "train", "optimizer", "lr_multiplier")
+)
 model = get_config("common/models/mmovseg_vitl14.py").model
 
 dataloader.train.batch_size = 4

@@ -23,12 +23,14 @@ class ModalityContract:
 
     def __post_init__(self) -> None:
         if not len(self.bands) == len(self.mean) == len(self.std):
-            raise ValueError(f"{len(self.bands)} bands need as many means and stds, got {len(self.mean)} and {len(self.std)}")
+            raise ValueError(
+                f"{len(self.bands)} bands need as many means and stds, got {len(self.mean)} and {len(self.std)}"
+            )
 
 
 @dataclass(frozen=True)
 class InputContract:
-    """What a model was trained to read. `gsd_m`: ground sampling distances seen in training, metres per pixel, (low, high)."""
+    """What a model was trained to read. `gsd_m`: ground sampling distances seen in training, metres, (low, high)."""
 
     optical: ModalityContract | None
     sar: ModalityContract | None
@@ -45,6 +47,6 @@ def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
 
 def contract_from_dict(content: dict[str, Any]) -> InputContract:
     """Inverse of `InputContract.to_dict`, also after a trip through JSON."""
-    parts = {name: ModalityContract(**_tuples(content[name])) if content.get(name) else None for name in ("optical", "sar")}
-    rest = _tuples({key: value for key, value in content.items() if key not in parts})
-    return InputContract(**parts, **rest)
+    parts = [ModalityContract(**_tuples(content[name])) if content.get(name) else None for name in ("optical", "sar")]
+    rest = _tuples({key: value for key, value in content.items() if key not in ("optical", "sar")})
+    return InputContract(optical=parts[0], sar=parts[1], **rest)

@@ -41,6 +41,11 @@ def export_part(
     if not chosen:
         tops = sorted({".".join(name.split(".")[:2]) for name in state})
         raise UserError(f"checkpoint '{source}' has no part '{part}'; it has: {', '.join(tops[:8])}")
-    metadata = {**read_metadata(source), "exported_part": part or "all", "source_sha256": file_sha256(source), **(facts or {})}
+    metadata = {
+        **read_metadata(source),
+        "exported_part": part or "all",
+        "source_sha256": file_sha256(source),
+        **(facts or {}),
+    }
     save_weights(chosen, target, metadata=metadata, dtype=torch.float16 if half else None)
     return len(chosen)

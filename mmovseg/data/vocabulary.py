@@ -41,7 +41,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         where = f"vocabulary '{self.source or self.name}'"
         if not self.classes:
-            raise UserError(f"{where} has no class names; give at least one, for example \"water, road\"")
+            raise UserError(f'{where} has no class names; give at least one, for example "water, road"')
         folded = [entry.name.strip().casefold() for entry in self.classes]
         if "" in folded:
             raise UserError(f"{where} has an empty class name at position {folded.index('') + 1} of {len(folded)}")
@@ -96,11 +96,16 @@ class Vocabulary:
 
 def distinct_colors(count: int) -> list[tuple[int, int, int]]:
     """Return `count` RGB colours spread over the hue circle, the same for the same count."""
-    steps = (colorsys.hsv_to_rgb((i * 0.618034) % 1.0, 0.55 + 0.45 * (i % 2), 0.95 - 0.25 * (i % 3) / 2) for i in range(count))
+    steps = (
+        colorsys.hsv_to_rgb((i * 0.618034) % 1.0, 0.55 + 0.45 * (i % 2), 0.95 - 0.25 * (i % 3) / 2)
+        for i in range(count)
+    )
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in steps]
 
 
-def vocabulary_from_names(names: str | Sequence[str], *, like: Vocabulary | None = None, source: str = "--classes") -> Vocabulary:
+def vocabulary_from_names(
+    names: str | Sequence[str], *, like: Vocabulary | None = None, source: str = "--classes"
+) -> Vocabulary:
     """Make a vocabulary of free text, for example ``"water, road, solar farm"``.
 
     Args:
@@ -126,7 +131,9 @@ def vocabulary_from_names(names: str | Sequence[str], *, like: Vocabulary | None
 
 
 def vocabulary_from_file(path: str | Path) -> Vocabulary:
-    """Read a vocabulary from JSON: ``{"name": ..., "classes": [{"name": ..., "synonyms": [...], "color": [r,g,b], "seen": true}]}``.
+    """Read a vocabulary from JSON.
+
+    The layout: ``{"name": ..., "classes": [{"name": ..., "synonyms": [...], "color": [r, g, b], "seen": true}]}``.
 
     Raises:
         UserError: the file is missing, is not such JSON, or its classes are empty or doubled.
@@ -154,7 +161,9 @@ def _parse(content: object, source: str) -> Vocabulary:
         if unknown:
             raise UserError(f"vocabulary file '{source}' has the unknown key '{unknown[0]}' in class '{item['name']}'")
         red, green, blue = item.get("color", color)
-        entries.append(ClassEntry(item["name"], tuple(item.get("synonyms", ())), (red, green, blue), bool(item.get("seen", True))))
+        entries.append(
+            ClassEntry(item["name"], tuple(item.get("synonyms", ())), (red, green, blue), bool(item.get("seen", True)))
+        )
     return Vocabulary(name=str(content.get("name", Path(source).stem)), classes=tuple(entries), source=source)
 
 

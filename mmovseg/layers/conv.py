@@ -21,7 +21,9 @@ class GuidedDoubleConv(nn.Module):
         super().__init__()
         groups = max(1, out_channels // 16)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.guidance = nn.Conv2d(guidance_channels, out_channels, 3, padding=1, bias=False) if guidance_channels else None
+        self.guidance = (
+            nn.Conv2d(guidance_channels, out_channels, 3, padding=1, bias=False) if guidance_channels else None
+        )
         self.norm1 = nn.GroupNorm(groups, out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm2 = nn.GroupNorm(groups, out_channels)

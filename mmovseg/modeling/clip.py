@@ -33,10 +33,13 @@ class OpenCLIPEncoder(nn.Module):
         architecture: instead of `name`, the architecture as data: keys ``embed_dim``, ``vision_cfg``, ``text_cfg``,
             ``quick_gelu`` as in open_clip's model configs. Used by the XS models.
         taps: 1-based visual blocks whose raw patch tokens are returned as guidance.
-        dense: how patch tokens get into the text space. ``value_cls``: value path of the last block plus the class token's
-            residual, as the release does; ``value``: value path alone (MaskCLIP); ``tokens``: the ordinary output tokens,
+        dense: how patch tokens get into the text space. ``value_cls``: value path of the last block plus the class
+            token's
+            residual, as the release does; ``value``: value path alone (MaskCLIP); ``tokens``: the ordinary output
+            tokens,
             right for towers that pool by averaging patches.
-        finetune: what trains. ``qv``: query and value weights of every attention (the release; the only choice that meets the
+        finetune: what trains. ``qv``: query and value weights of every attention (the release; the only choice that
+            meets the
             paper's 31M trainable parameters); ``full``: everything; ``none``.
         templates: prompt templates, averaged after normalisation.
 
@@ -110,7 +113,8 @@ class OpenCLIPEncoder(nn.Module):
             x: (N, 3, H, W), H and W multiples of the patch size; positions are resampled to any grid.
 
         Returns:
-            ``dense``: (N, D, h, w) patch embeddings in the text space, not normalised; ``block<k>``: (N, C, h, w) raw tokens of tap k.
+            ``dense``: (N, D, h, w) patch embeddings in the text space, not normalised; ``block<k>``: (N, C, h, w) raw
+            tokens of tap k.
         """
         visual = self.model.visual
         grid = (x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size)
@@ -146,7 +150,7 @@ class OpenCLIPEncoder(nn.Module):
         return self.model.encode_text(tokenize(self.tokenizer, texts).to(device), normalize=True)
 
     def encode_vocabulary(self, vocabulary: Vocabulary) -> Tensor:
-        """Return (K, D) unit-length class embeddings: the mean over templates and synonyms of unit-length prompt embeddings.
+        """Return (K, D) unit-length class embeddings: unit-length prompts averaged over templates and synonyms.
 
         Without a graph the result is kept until the text weights change, keyed by templates and names.
         """
@@ -180,7 +184,8 @@ def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 def _value_path(block: ResidualAttentionBlock, x: Tensor, *, keep_class_residual: bool) -> Tensor:
     """Last block without attention: every token keeps its own value projection, so features stay local.
 
-    MaskCLIP drops the residual and the MLP; the release adds the class token's residual to all tokens and keeps the MLP.
+    MaskCLIP drops the residual and the MLP; the release adds the class token's residual to all tokens and keeps the
+    MLP.
     """
     width = x.shape[-1]
     attention = block.attn
@@ -246,8 +251,8 @@ def _from_name(name: str | None, tag: str | None) -> open_clip.CLIP:
             raise
         reason = str(error).strip().splitlines()[0][:120]
         raise UserError(
-            f"the '{tag}' weights of open_clip model '{name}' cannot be downloaded ({reason}); put them into the Hugging Face "
-            f"cache, or give a local file as `weights=<path>`"
+            f"the '{tag}' weights of open_clip model '{name}' cannot be downloaded ({reason}); put them into "
+            f"the Hugging Face cache, or give a local file as `weights=<path>`"
         ) from error
 
 

@@ -33,7 +33,7 @@ def _encoder_node(in_chans: int, mean: list[float], std: list[float], clip: list
 
 
 def add_mmovseg_config(cfg: CfgNode) -> None:
-    """Add ``MODEL.MMOVSEG`` and ``MODEL.TIMM_ENCODER`` with the defaults of the paper's ViT-B/16 model, weights random."""
+    """Add ``MODEL.MMOVSEG`` and ``MODEL.TIMM_ENCODER``, by default the paper's ViT-B/16 model with random weights."""
     imagenet = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
     cfg.MODEL.TIMM_ENCODER = _encoder_node(3, *imagenet, [])
     node = cfg.MODEL.MMOVSEG = CfgNode()
@@ -48,7 +48,9 @@ def add_mmovseg_config(cfg: CfgNode) -> None:
     node.CLIP.TEMPLATES = list(PAPER_TEMPLATES)
     node.CLIP.GRID_STRIDE = 0  # 0 = CLIP's patch size
     node.CLIP.INIT_PROJECTION = False
-    node.CLIP.NORM = CfgNode({"MEAN": [122.7709383, 116.7460125, 104.09373615], "STD": [68.5005327, 66.6321579, 70.3231630], "CLIP": []})
+    node.CLIP.NORM = CfgNode(
+        {"MEAN": [122.7709383, 116.7460125, 104.09373615], "STD": [68.5005327, 66.6321579, 70.3231630], "CLIP": []}
+    )
     node.OPTICAL = _encoder_node(3, *imagenet, [])
     node.SAR = _encoder_node(2, [-12.0, -18.5], [5.5, 5.5], [-35.0, 10.0])
     node.OPTICAL.NAME = node.SAR.NAME = "vit_base_patch16_224.dino"

@@ -9,6 +9,8 @@ model = get_config("common/models/mmovseg_vitb16.py").model
 model.clip.name = "ViT-L-14-336-quickgelu"
 model.clip.taps = (8, 16)
 for encoder in (model.optical_encoder, model.sar_encoder):
-    encoder.name = "vit_large_patch16_dinov3.sat493m"  # satellite pretraining, as the release; `.lvd1689m` is the web one
+    encoder.name = (
+        "vit_large_patch16_dinov3.sat493m"  # satellite pretraining, as the release; `.lvd1689m` is the web one
+    )
     encoder.taps = (8, 16, 24)
 model.clip_grid_stride = 16

@@ -30,7 +30,8 @@ class TimmEncoder(Backbone):
         weights: ``"timm"`` downloads the pretrained weights that belong to `name`; a path reads our own safetensors;
             ``"clip:<path>"`` starts from the visual tower of one of our CLIP checkpoints; None keeps the random start.
         in_chans: input channels. timm folds or repeats pretrained RGB filters for another number.
-        image_size: training size in pixels (side), None for the model's own. Other sizes work too: positions are resampled.
+        image_size: training size in pixels (side), None for the model's own. Other sizes work too: positions are
+            resampled.
         model_args: further arguments of the timm constructor (width, depth ... of a small model).
         freeze: keep the weights fixed; the encoder then always runs in eval mode and without a graph.
 
@@ -53,7 +54,9 @@ class TimmEncoder(Backbone):
         self.model = _create(name, weights == "timm", in_chans, image_size, dict(model_args or {}))
         depth = len(self.model.blocks)
         if not taps or max(taps) > depth or min(taps) < 1:
-            raise UserError(f"encoder '{name}' has {depth} blocks, so taps={tuple(taps)} cannot be read (counted from 1)")
+            raise UserError(
+                f"encoder '{name}' has {depth} blocks, so taps={tuple(taps)} cannot be read (counted from 1)"
+            )
         self.taps = tuple(int(tap) for tap in taps)
         self.freeze = freeze
         patch = self.model.patch_embed.patch_size
@@ -81,7 +84,7 @@ class TimmEncoder(Backbone):
         return {name: ShapeSpec(channels=width, stride=self.patch_size) for name in self.feature_names}
 
     def train(self, mode: bool = True) -> TimmEncoder:
-        """Set the mode; a frozen encoder stays in eval mode, since dropout or random positions would change its features."""
+        """Set the mode; a frozen encoder stays in eval mode, since dropout would change its features."""
         return super().train(mode and not self.freeze)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -95,12 +98,19 @@ class TimmEncoder(Backbone):
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             maps = self.model.forward_intermediates(
-                x, indices=[tap - 1 for tap in self.taps], norm=True, stop_early=True, output_fmt="NCHW", intermediates_only=True
+                x,
+                indices=[tap - 1 for tap in self.taps],
+                norm=True,
+                stop_early=True,
+                output_fmt="NCHW",
+                intermediates_only=True,
             )
         return dict(zip(self.feature_names, maps, strict=True))
 
 
-def _create(name: str, pretrained: bool, in_chans: int, image_size: int | None, model_args: dict[str, Any]) -> nn.Module:
+def _create(
+    name: str, pretrained: bool, in_chans: int, image_size: int | None, model_args: dict[str, Any]
+) -> nn.Module:
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{name.split('.')[0][:12]}*")[:3]) or "see timm.list_models()"
         raise UserError(f"timm has no model '{name}'; similar: {near}")
@@ -114,8 +124,8 @@ def _create(name: str, pretrained: bool, in_chans: int, image_size: int | None, 
             raise
         reason = str(error).strip().splitlines()[0][:120]
         raise UserError(
-            f"the pretrained weights of timm model '{name}' cannot be downloaded ({reason}); download its 'model.safetensors' "
-            f"elsewhere into the Hugging Face cache, or give a local file as `weights=<path>`"
+            f"the pretrained weights of timm model '{name}' cannot be downloaded ({reason}); download its "
+            f"'model.safetensors' elsewhere into the Hugging Face cache, or give a local file as `weights=<path>`"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Sum of projected optical and SAR features, level by level (paper Sec. 3.2.3, 'multimodal dense feature aggregation')."""
+"""Sum of projected optical and SAR features, level by level (paper Sec. 3.2.3)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from mmovseg.layers.conv import masked_mean_pool, stride_adapter
 
 
 class DenseFusion(nn.Module):
-    """f_d^i = sigma_i(f_rgb^i) + sigma_i(f_sar^i), each sigma_i a convolution to the text dimension at the level's stride.
+    """f_d^i = sigma_i(f_rgb^i) + sigma_i(f_sar^i), sigma_i a convolution to the text dimension at the level's stride.
 
-    Source: Sec. 3.2.3. The paper writes one sigma_i for both modalities; the release has one each (`share_projections`).
+    Source: Sec. 3.2.3. The paper writes one sigma_i for both modalities; the release has one each
+        (`share_projections`).
     A modality that is absent, or a pixel without data, adds nothing: the sum then is the other modality's term alone.
 
     Args:
-        shapes: block name -> ShapeSpec(channels, stride) of the dense encoders, coarse blocks last, as `taps` gives them.
+        shapes: block name -> ShapeSpec(channels, stride) of the dense encoders, coarse blocks last, as `taps` gives
+            them.
         out_channels: text dimension D.
         strides: stride of each level, in the order of `shapes`. The release has 8, 4, 16 for blocks 4, 8, 12.
         share_projections: one sigma_i for both modalities (paper) or one each (release).
@@ -44,7 +46,9 @@ class DenseFusion(nn.Module):
                 levels[level] = stride_adapter(shape.channels, out_channels, stride_in=shape.stride, stride_out=stride)
             self.projections[name] = levels
 
-    def forward(self, features: Mapping[str, Mapping[str, Tensor]], valid: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    def forward(
+        self, features: Mapping[str, Mapping[str, Tensor]], valid: Mapping[str, Tensor | None]
+    ) -> dict[str, Tensor]:
         """Fuse.
 
         Args:

@@ -1,7 +1,9 @@
 """Dual-encoder fusion (DEF) head of the paper: similarities to text, fused level by level, decoded class by class.
 
-Shapes: N images, K classes, D text dimension, C_i embedding channels of level i, h_i w_i its grid. Per-class maps are kept as
-(N*K, C, h, w) with the classes of one image next to each other; no operation mixes classes, so scores permute with the names.
+Shapes: N images, K classes, D text dimension, C_i embedding channels of level i, h_i w_i its grid. Per-class maps are
+    kept as
+(N*K, C, h, w) with the classes of one image next to each other; no operation mixes classes, so scores permute with
+the names.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ class SimilarityFusion(nn.Module):
 
     Args:
         channels: C_i.
-        scale: cosines are multiplied by this first. 1 is the paper; a larger value spreads the sigmoids of small models that
+        scale: cosines are multiplied by this first. 1 is the paper; a larger value spreads the sigmoids of small
+            models that
             have only hundreds of steps to learn the 7x7 filters' gain.
     """
 
@@ -50,7 +53,8 @@ class DualEncoderFusionHead(nn.Module):
     * embedding widths 64/32/128: each level's 7x7 convolutions then cost the same (`channels`);
     * decoder guidance widths 32 and 16 a source, as in the release (`guidance_channels`);
     * z_rgb is CLIP's dense map, since a pooled vector has no place (`OpenCLIPEncoder.dense`);
-    * without optical input there is no z_rgb: the coarsest dense similarity stands in for h_gt, and CLIP guidance is left out;
+    * without optical input there is no z_rgb: the coarsest dense similarity stands in for h_gt, and CLIP guidance is
+      left out;
     * without dense encoders (Table 3, 'w/o CMU&DEF') h_dt is h_gt at each level, and DINO guidance is left out.
 
     Args:
@@ -150,7 +154,9 @@ class DualEncoderFusionHead(nn.Module):
     def _size(self, grid: tuple[int, int], level: int) -> tuple[int, int]:
         return (grid[0] // self.strides[level], grid[1] // self.strides[level])
 
-    def _guide(self, step: int, clip: Mapping[str, Tensor] | None, fused: Mapping[str, Tensor], size: tuple[int, int]) -> Tensor | None:
+    def _guide(
+        self, step: int, clip: Mapping[str, Tensor] | None, fused: Mapping[str, Tensor], size: tuple[int, int]
+    ) -> Tensor | None:
         """Image features that join decoder step 0 (middle) or 1 (fine): (N, G, h, w). An absent source is zero."""
         parts: list[Tensor | None] = []
         if len(self.clip_guidance):
@@ -184,7 +190,9 @@ class DualEncoderFusionHead(nn.Module):
             embedded.append(fusion(local.flatten(0, 1)[:, None], globally.flatten(0, 1)[:, None]))
         mid, fine, x = embedded
         for lateral, decode, guide in ((mid, self.decode_mid, guidance[0]), (fine, self.decode_fine, guidance[1])):
-            x = decode(torch.cat([resize(x, (lateral.shape[-2], lateral.shape[-1])), lateral], dim=1), guide, num_classes)
+            x = decode(
+                torch.cat([resize(x, (lateral.shape[-2], lateral.shape[-1])), lateral], dim=1), guide, num_classes
+            )
         logits = self.classifier(x)[:, 0].unflatten(0, (-1, num_classes))
         if explain is not None:
             stages = {

@@ -8,9 +8,10 @@ from torch import Tensor
 
 
 def patch_info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.07) -> tuple[Tensor, Tensor]:
-    """InfoNCE of paired patch embeddings (paper Sec. 3.2.2): each student patch must pick its own teacher patch among all.
+    """InfoNCE of paired patches (paper Sec. 3.2.2): each student patch must pick its own teacher patch among all.
 
-    L = mean_i -log( exp(s_i . t_i / tau) / sum_j exp(s_i . t_j / tau) ), s and t of unit length. The denominator holds the
+    L = mean_i -log( exp(s_i . t_i / tau) / sum_j exp(s_i . t_j / tau) ), s and t of unit length. The denominator
+    holds the
     positive and all other teacher patches of the batch as negatives.
 
     Args:
@@ -25,7 +26,9 @@ def patch_info_nce(student: Tensor, teacher: Tensor, *, temperature: float = 0.0
         ValueError: the shapes differ, or there are no patches.
     """
     if student.shape != teacher.shape or len(student) == 0:
-        raise ValueError(f"student and teacher need the same non-empty shape, got {tuple(student.shape)} and {tuple(teacher.shape)}")
+        raise ValueError(
+            f"student and teacher need the same non-empty shape, got {tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
     scores = F.normalize(student, dim=1) @ F.normalize(teacher.detach(), dim=1).T / temperature
     target = torch.arange(len(scores), device=scores.device)
     accuracy = (scores.detach().argmax(dim=1) == target).float().mean()

@@ -1,4 +1,4 @@
-"""Patch-wise alignment of one encoder to another, frozen one: the core of cross-modal unification (paper Sec. 3.2.2)."""
+"""Patch-wise alignment of an encoder to a frozen one: the core of cross-modal unification (paper Sec. 3.2.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmovseg.modeling.meta_arch.batching import batch_view
 
 
 class PatchAligner(nn.Module):
-    """Teach a student encoder (SAR, or optical under clouds) to give the features a frozen teacher gives on clear optical images.
+    """Teach a student (SAR, or optical under clouds) to give the features of a frozen teacher on clear optical images.
 
     The loss is InfoNCE over patches, averaged over the tapped blocks. No labels are read.
 
@@ -27,7 +27,8 @@ class PatchAligner(nn.Module):
         student: trainable encoder of ``student_view`` with the same taps and patch size.
         teacher_view: ``image_clear`` or ``image``. student_view: ``sar`` or ``image``.
         temperature: tau.
-        patches_per_step: at most this many patches, drawn at random, enter each similarity matrix, which bounds its memory.
+        patches_per_step: at most this many patches, drawn at random, enter each similarity matrix, which bounds its
+            memory.
         levels: 1-based taps to align, None = all (paper: 4, 8, 12).
     """
 
@@ -47,7 +48,9 @@ class PatchAligner(nn.Module):
     ) -> None:
         super().__init__()
         if teacher.taps != student.taps or teacher.patch_size != student.patch_size:
-            raise UserError(f"teacher and student must share taps and patch size, got {teacher.taps} and {student.taps}")
+            raise UserError(
+                f"teacher and student must share taps and patch size, got {teacher.taps} and {student.taps}"
+            )
         self.teacher, self.student = teacher, student
         self.teacher_norm, self.student_norm = teacher_norm, student_norm
         self.teacher_view, self.student_view = teacher_view, student_view
@@ -61,9 +64,14 @@ class PatchAligner(nn.Module):
         """Return ``{"loss_align": 0-d}``, the mean over levels. Raises `UserError` when a view is missing."""
         views = {}
         for key, norm in ((self.teacher_view, self.teacher_norm), (self.student_view, self.student_norm)):
-            view = batch_view(batched_inputs, key, "sar_valid" if key == "sar" else "valid", norm, self.student.patch_size)
+            view = batch_view(
+                batched_inputs, key, "sar_valid" if key == "sar" else "valid", norm, self.student.patch_size
+            )
             if view is None:
-                raise UserError(f"alignment needs the key '{key}' in every input, it is missing in '{batched_inputs[0].get('file_name')}'")
+                raise UserError(
+                    f"alignment needs the key '{key}' in every input; it is missing in "
+                    f"'{batched_inputs[0].get('file_name')}'"
+                )
             views[key] = view
         with torch.no_grad():
             target = self.teacher(views[self.teacher_view].x)

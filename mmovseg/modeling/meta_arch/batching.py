@@ -17,7 +17,7 @@ from mmovseg.layers.norm import PixelNorm
 
 @dataclass
 class View:
-    """One modality of a batch: `x` (N, C, H, W) normalised and padded, `valid` (N, 1, H, W) bool or None = all valid."""
+    """One modality of a batch: `x` (N, C, H, W) normalised, padded; `valid` (N, 1, H, W) bool or None = all valid."""
 
     x: Tensor
     valid: Tensor | None
@@ -35,15 +35,18 @@ def batch_view(inputs: Sequence[ModelInput], key: str, valid_key: str, norm: Pix
     if not present:
         return None
     if len(present) != len(inputs):
-        raise UserError(f"{len(inputs) - len(present)} of {len(inputs)} samples of a batch lack '{key}'; batch them apart")
+        raise UserError(
+            f"{len(inputs) - len(present)} of {len(inputs)} samples of a batch lack '{key}'; batch them apart"
+        )
     height = max(item[key].shape[-2] for item in inputs)  # type: ignore[literal-required]
     width = max(item[key].shape[-1] for item in inputs)  # type: ignore[literal-required]
     device = norm.mean.device
     images, masks, holes = [], [], False
     for item in inputs:
         image: Tensor = item[key].to(device, non_blocking=True)  # type: ignore[literal-required]
-        mask = item.get(valid_key)
-        mask = torch.ones(image.shape[-2:], dtype=torch.bool, device=device) if mask is None else mask.to(device)  # type: ignore[union-attr]
+        given: Tensor | None = item.get(valid_key)  # type: ignore[assignment]
+        mask = torch.ones(image.shape[-2:], dtype=torch.bool) if given is None else given
+        mask = mask.to(device)
         if image.is_floating_point():
             mask = mask & torch.isfinite(image).all(dim=0)
             image = torch.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
@@ -72,4 +75,6 @@ def batch_labels(inputs: Sequence[ModelInput], device: torch.device) -> Tensor:
     labels = [item["sem_seg"].to(device) for item in inputs]
     height, width = max(x.shape[0] for x in labels), max(x.shape[1] for x in labels)
     pads = [(0, width - x.shape[1], 0, height - x.shape[0]) for x in labels]
-    return torch.stack([torch.nn.functional.pad(x, pad, value=IGNORE_LABEL) for x, pad in zip(labels, pads, strict=True)])
+    return torch.stack(
+        [torch.nn.functional.pad(x, pad, value=IGNORE_LABEL) for x, pad in zip(labels, pads, strict=True)]
+    )

@@ -20,7 +20,7 @@ from mmovseg.modeling.text.tokenizer import tokenize
 
 
 class CLIPPretrainer(nn.Module):
-    """Train image and text towers on captions; at inference, segment zero-shot by the cosine of patches and class names.
+    """Train both towers on captions; at inference, segment zero-shot by the cosine of patches and class names.
 
     Args:
         clip: towers, with finetune="full".
@@ -33,10 +33,16 @@ class CLIPPretrainer(nn.Module):
         self.clip.model.logit_scale.requires_grad_(True)
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
         rank = dist.get_rank() if world_size() > 1 else 0
-        self.loss = ClipLoss(local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=world_size())
+        self.loss = ClipLoss(
+            local_loss=True, gather_with_grad=True, cache_labels=True, rank=rank, world_size=world_size()
+        )
 
     def forward(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor] | list[Prediction]:
-        """Train on ``image`` and ``caption`` -> ``{"loss_contrastive": 0-d}``; else ``sem_seg`` (K, height, width) cosines in [-1, 1]."""
+        """Train on ``image`` and ``caption``, or predict.
+
+        Returns:
+            ``{"loss_contrastive": 0-d}`` in training; else per image ``sem_seg`` (K, height, width), cosines.
+        """
         view = batch_view(batched_inputs, "image", "valid", self.norm, self.clip.patch_size)
         assert view is not None
         if self.training:

@@ -12,7 +12,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from mmovseg.checkpoint.contract import InputContract
-from mmovseg.data.sample import MODALITIES, ModelInput, Modality, Prediction
+from mmovseg.data.sample import MODALITIES, Modality, ModelInput, Prediction
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import resize
 from mmovseg.layers.norm import PixelNorm
@@ -37,9 +37,11 @@ class MMOVSeg(nn.Module):
         head: `DualEncoderFusionHead` keyword arguments beyond the shapes, which come from the encoders.
         clip_norm, optical_norm, sar_norm: pixel constants for CLIP's and the dense encoders' inputs, raster units.
         modality: which modalities to use when the input has both.
-        clip_grid_stride: pixels of network input a CLIP patch stands for. CLIP's input is resized so that its patches form the
+        clip_grid_stride: pixels of network input a CLIP patch stands for. CLIP's input is resized so that its patches
+            form the
             grid of this stride: 16 for a ViT-L/14 beside dense ViT-L/16 encoders (384 px -> 336 px, as in the release).
-        init_projection_from_clip: start the coarsest sigma from CLIP's own visual projection. Right when the dense encoders
+        init_projection_from_clip: start the coarsest sigma from CLIP's own visual projection. Right when the dense
+            encoders
             start from CLIP's tower (XS); the paper starts all new weights at random.
         input_contract: what the rasters must be like; stored in checkpoints.
 
@@ -72,7 +74,9 @@ class MMOVSeg(nn.Module):
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
         dense = optical_encoder if optical_encoder is not None else sar_encoder
         dense_shapes = dense.output_shape() if dense is not None else None
-        shapes = {f"block{tap}": ShapeSpec(channels=clip.visual_width, stride=self.clip_grid_stride) for tap in clip.taps}
+        shapes = {
+            f"block{tap}": ShapeSpec(channels=clip.visual_width, stride=self.clip_grid_stride) for tap in clip.taps
+        }
         self.head = DualEncoderFusionHead(
             dense_shapes, shapes, embed_dim=clip.embed_dim, use_clip_guidance=modality != "sar", **head
         )
@@ -110,7 +114,8 @@ class MMOVSeg(nn.Module):
             batched_inputs: see `mmovseg.data.sample.ModelInput`; any batch size, sizes may differ.
 
         Returns:
-            Training: ``{"loss_sem_seg": 0-d}``. Otherwise one dict an image: ``sem_seg`` (K, height, width) float32 logits
+            Training: ``{"loss_sem_seg": 0-d}``. Otherwise one dict an image: ``sem_seg`` (K, height, width) float32
+                logits
             in the order of the vocabulary asked for; softmax over K gives probabilities.
         """
         logits, size = self._logits(batched_inputs)
@@ -126,7 +131,8 @@ class MMOVSeg(nn.Module):
         """Return the stages of the fusion for each image, for pictures as in Fig. 5.
 
         Returns:
-            One dict an image: ``global_similarity``, ``dense_similarity`` (cosines), ``fused`` (mean over channels of h_fuse),
+            One dict an image: ``global_similarity``, ``dense_similarity`` (cosines), ``fused`` (mean over channels of
+            h_fuse),
             ``scores`` (logits), each (K, h, w) on its own grid.
         """
         was_training = self.training
@@ -134,10 +140,13 @@ class MMOVSeg(nn.Module):
         stages: dict[str, Tensor] = {}
         self._logits(batched_inputs, stages)
         self.train(was_training)
-        return [{name: value[index].float().cpu() for name, value in stages.items()} for index in range(len(batched_inputs))]
+        return [
+            {name: value[index].float().cpu() for name, value in stages.items()} for index in range(len(batched_inputs))
+        ]
 
     def _views(self, inputs: Sequence[ModelInput]) -> tuple[View | None, View | None, View | None]:
         """Batch optical for CLIP, optical for the dense encoder, and SAR, according to `modality` and what is there."""
+        name = inputs[0].get("file_name", "?")
         use_optical, use_sar = self.modality != "sar", self.modality != "optical"
         for_clip = batch_view(inputs, "image", "valid", self.clip_norm, self.multiple) if use_optical else None
         dense_norm = self.optical_norm if self.optical_norm is not None else self.clip_norm
@@ -146,15 +155,21 @@ class MMOVSeg(nn.Module):
             if use_optical and self.optical_encoder is not None and dense_norm is not self.clip_norm
             else for_clip
         )
-        sar = batch_view(inputs, "sar", "sar_valid", self.sar_norm, self.multiple) if use_sar and self.sar_norm is not None else None
+        sar = (
+            batch_view(inputs, "sar", "sar_valid", self.sar_norm, self.multiple)
+            if use_sar and self.sar_norm is not None
+            else None
+        )
         if for_clip is None and sar is None:
-            raise UserError(f"modality '{self.modality}' finds neither 'image' nor 'sar' in the input '{inputs[0].get('file_name', '?')}'")
+            raise UserError(f"modality '{self.modality}' finds neither 'image' nor 'sar' in the input '{name}'")
         if for_clip is not None and sar is not None and for_clip.x.shape[-2:] != sar.x.shape[-2:]:
             sizes = tuple(for_clip.x.shape[-2:]), tuple(sar.x.shape[-2:])
-            raise UserError(f"optical and SAR differ in size in '{inputs[0].get('file_name', '?')}': {sizes[0]} against {sizes[1]} pixels")
+            raise UserError(f"optical and SAR differ in size in '{name}': {sizes[0]} against {sizes[1]} pixels")
         return for_clip, for_dense, sar
 
-    def _logits(self, inputs: Sequence[ModelInput], explain: dict[str, Tensor] | None = None) -> tuple[Tensor, tuple[int, int]]:
+    def _logits(
+        self, inputs: Sequence[ModelInput], explain: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[int, int]]:
         vocabulary = shared_vocabulary(inputs)
         for_clip, for_dense, sar = self._views(inputs)
         dense: dict[str, dict[str, Tensor]] = {}
@@ -182,7 +197,12 @@ class MMOVSeg(nn.Module):
 
     def count_parameters(self) -> dict[str, tuple[int, int]]:
         """Return (all, trainable) parameter counts by part, and their ``total``."""
-        parts = {"clip": self.clip, "optical_encoder": self.optical_encoder, "sar_encoder": self.sar_encoder, "head": self.head}
+        parts = {
+            "clip": self.clip,
+            "optical_encoder": self.optical_encoder,
+            "sar_encoder": self.sar_encoder,
+            "head": self.head,
+        }
         counts = {
             name: (sum(p.numel() for p in part.parameters()), sum(trainable_elements(p) for p in part.parameters()))
             for name, part in parts.items()

@@ -23,16 +23,18 @@ class ReducedTokenizer(SimpleTokenizer):
     """
 
     def __init__(self, vocab_size: int, context_length: int) -> None:
+        whole = SimpleTokenizer(context_length=context_length)
+        if not 514 < vocab_size <= whole.vocab_size:
+            raise ValueError(f"vocab_size must be between 515 and {whole.vocab_size}, got {vocab_size}")
         super().__init__(context_length=context_length)
-        if not 514 < vocab_size <= self.vocab_size:
-            raise ValueError(f"vocab_size must be between 515 and {self.vocab_size}, got {vocab_size}")
-        specials = list(self.decoder[token] for token in self.all_special_ids)
-        words = [self.decoder[index] for index in range(vocab_size - len(specials))] + specials
-        self.encoder = {word: index for index, word in enumerate(words)}
-        self.decoder = {index: word for word, index in self.encoder.items()}
-        self.bpe_ranks = {pair: rank for pair, rank in self.bpe_ranks.items() if rank < vocab_size - 514}
-        self.vocab_size = vocab_size
-        self.all_special_ids = [self.encoder[word] for word in specials]
+        specials = [whole.decoder[token] for token in whole.all_special_ids]
+        words = [whole.decoder[index] for index in range(vocab_size - len(specials))] + specials
+        merges = {pair: rank for pair, rank in whole.bpe_ranks.items() if rank < vocab_size - 514}
+        self.encoder: dict[str, int] = {word: index for index, word in enumerate(words)}
+        self.decoder: dict[int, str] = dict(enumerate(words))
+        self.bpe_ranks: dict[tuple[str, str], int] = merges
+        self.vocab_size: int = vocab_size
+        self.all_special_ids: list[int] = [self.encoder[word] for word in specials]
         self.sot_token_id, self.eot_token_id = self.all_special_ids
 
 

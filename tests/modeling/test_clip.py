@@ -1,0 +1,159 @@
+"""CLIP wrapper: dense features, prompts, cache, what trains."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from open_clip import SimpleTokenizer
+
+from mmovseg.config import get_config, instantiate
+from mmovseg.data.vocabulary import ClassEntry, Vocabulary, vocabulary_from_names
+from mmovseg.errors import UserError
+from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
+from mmovseg.modeling.text.tokenizer import ReducedTokenizer, tokenize
+
+
+def build(**changes):
+    config = get_config("common/models/mmovseg_xs.py").clip
+    for key, value in changes.items():
+        config[key] = value
+    torch.manual_seed(0)
+    return instantiate(config).eval()
+
+
+def test_dense_tokens_average_to_the_image_embedding():
+    clip = build()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        dense = clip.encode_image(x)["dense"]
+        pooled = clip.model.encode_image(x)
+    torch.testing.assert_close(dense.mean(dim=(2, 3)), pooled, atol=1e-5, rtol=1e-5)
+
+
+def test_taps_are_the_blocks_of_open_clip():
+    clip = build()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        ours = clip.encode_image(x)
+        theirs = clip.model.visual.forward_intermediates(x, indices=[1, 3])["image_intermediates"]
+    torch.testing.assert_close(ours["block2"], theirs[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours["block4"], theirs[1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dense", ["value", "value_cls"])
+def test_value_path_equals_a_loop_over_tokens(dense):
+    clip = build(dense=dense)
+    x = torch.randn(1, 3, 64, 64)
+    visual, block = clip.model.visual, clip.model.visual.transformer.resblocks[-1]
+    with torch.no_grad():
+        ours = clip.encode_image(x)["dense"]
+        tokens = visual._embeds(x)
+        for earlier in visual.transformer.resblocks[:-1]:
+            tokens = earlier(tokens)
+        expected = []
+        for token in tokens[0, 1:]:
+            value = block.attn.in_proj_weight[192:] @ block.ln_1(token) + block.attn.in_proj_bias[192:]
+            value = block.attn.out_proj(value)
+            if dense == "value_cls":
+                value = value + tokens[0, 0]
+                value = value + block.mlp(block.ln_2(value))
+            expected.append(visual.ln_post(value) @ visual.proj)
+    torch.testing.assert_close(ours[0].flatten(1).T, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 40)])
+def test_any_size_is_read(size):
+    dense = build().encode_image(torch.randn(1, 3, *size))["dense"]
+    assert dense.shape == (1, 96, size[0] // 8, size[1] // 8)
+
+
+def test_vocabulary_embeddings_are_the_mean_over_synonyms_and_templates():
+    clip = build(templates=("a photo of {}", "{} from above"))
+    entry = ClassEntry("water", synonyms=("lake",))
+    with torch.no_grad():
+        found = clip.encode_vocabulary(Vocabulary("v", (entry,)))
+        texts = ["a photo of water", "water from above", "a photo of lake", "lake from above"]
+        mean = torch.nn.functional.normalize(clip.encode_texts(texts).mean(dim=0), dim=0)
+    torch.testing.assert_close(found[0], mean, atol=1e-6, rtol=1e-5)
+
+
+def test_cache_follows_weights_names_and_templates():
+    clip = build()
+    words = vocabulary_from_names("water, road")
+    with torch.no_grad():
+        first = clip.encode_vocabulary(words)
+        assert clip.encode_vocabulary(words) is first
+        assert not torch.allclose(clip.encode_vocabulary(vocabulary_from_names("forest, road"))[0], first[0])
+        again = clip.encode_vocabulary(words)
+        clip.model.ln_final.weight.mul_(torch.linspace(0.5, 2, 96))
+        changed = clip.encode_vocabulary(words)
+    torch.testing.assert_close(again, first)
+    assert not torch.allclose(changed, first, atol=1e-3)
+
+
+def test_cache_is_not_used_while_training():
+    clip = build(finetune="full").train()
+    assert clip.encode_vocabulary(vocabulary_from_names("water")).requires_grad
+
+
+@pytest.mark.parametrize(("mode", "count"), [("qv", 9 * 2 * 96 * 96), ("none", 0)])
+def test_what_trains(mode, count):
+    assert sum(trainable_elements(p) for p in build(finetune=mode).parameters()) == count
+
+
+def test_full_trains_everything_but_the_temperature():
+    clip = build(finetune="full")
+    assert [name for name, p in clip.named_parameters() if not p.requires_grad] == ["model.logit_scale"]
+
+
+def test_qv_gradient_of_keys_is_zero():
+    clip = build(finetune="qv")
+    clip.encode_texts(["water"]).sum().backward()
+    gradient = clip.model.transformer.resblocks[0].attn.in_proj_weight.grad
+    assert gradient[:96].abs().sum() > 0 and gradient[192:].abs().sum() > 0
+    assert not gradient[96:192].any()
+
+
+def test_reduced_tokenizer_is_a_prefix_of_clips():
+    full, small = SimpleTokenizer(context_length=77), ReducedTokenizer(2048, 64)
+    assert small.vocab_size == 2048 and small.eot_token_id == 2047
+    for text in ("a photo of water", "Straße am Fluß, 漢字!", "rangeland crossed by a road"):
+        tokens = small.encode(text)
+        assert max(tokens) < 2046
+        assert small.decode(tokens) == full.decode(full.encode(text))
+
+
+def test_whole_vocabulary_is_clips_own():
+    full = SimpleTokenizer(context_length=77)
+    same = ReducedTokenizer(full.vocab_size, 77)
+    text = ["a photo of a farmland in the scene"]
+    assert torch.equal(same(text), full(text))
+
+
+def test_long_prompts_are_cut_with_a_warning(caplog):
+    name = " ".join(["word"] * 300)
+    with caplog.at_level(logging.WARNING):
+        tokens = tokenize(ReducedTokenizer(2048, 64), [f"a photo of {name}"])
+    assert tokens.shape == (1, 64) and tokens[0, -1] == 2047
+    assert "only the first 64 are used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (dict(templates=("a photo",)), "exactly one"),
+        (dict(finetune="some"), "got 'some'"),
+        (dict(architecture={"embed_dim": 8, "depth": 3}), "unknown key 'depth'"),
+        (dict(weights="missing.safetensors"), "missing.safetensors"),
+    ],
+)
+def test_bad_arguments_are_refused(changes, words):
+    with pytest.raises(UserError, match=words):
+        build(**changes)
+
+
+def test_unknown_name_is_refused():
+    with pytest.raises(UserError, match="no model 'ViT-B-15'"):
+        OpenCLIPEncoder("ViT-B-15")

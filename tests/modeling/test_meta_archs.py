@@ -1,0 +1,122 @@
+"""Alignment, contrastive pretraining, the detectron2 registries and the input contract."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
+from detectron2.utils.events import EventStorage
+
+from mmovseg.checkpoint.contract import InputContract, ModalityContract, contract_from_dict
+from mmovseg.config import find_config, get_config, instantiate
+from mmovseg.errors import UserError
+from mmovseg.modeling.yacs import add_mmovseg_config
+from tests.modeling.conftest import VOCABULARY, build_xs, make_inputs
+
+
+def build_aligner():
+    config = get_config("miniearth/sar_xs.py").model
+    config.teacher.weights = config.student.weights = None
+    torch.manual_seed(0)
+    return instantiate(config)
+
+
+def aligned_inputs():
+    inputs = make_inputs(2)
+    for item in inputs:
+        item["image_clear"] = item["image"]
+    return inputs
+
+
+def test_aligner_moves_the_student_only_and_logs_its_accuracy():
+    model = build_aligner().train()
+    teacher = {name: p.detach().clone() for name, p in model.teacher.named_parameters()}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    losses = []
+    with EventStorage(0) as storage:
+        for _ in range(8):
+            torch.manual_seed(1)
+            loss = model(aligned_inputs())["loss_align"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert 0.0 <= storage.latest()["align_accuracy"][0] <= 1.0
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(p, teacher[name]) for name, p in model.teacher.named_parameters())
+
+
+def test_aligner_limits_the_similarity_matrix():
+    model = build_aligner().train()
+    with EventStorage(0):
+        assert model(aligned_inputs())["loss_align"].item() > 0
+        model.patches_per_step = 1  # a single candidate is always the right one
+        assert model(aligned_inputs())["loss_align"].item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_aligner_names_the_missing_view():
+    with pytest.raises(UserError, match="key 'image_clear'"):
+        build_aligner().eval()(make_inputs(1))
+
+
+def test_pretrainer_learns_a_batch_and_segments_zero_shot():
+    config = get_config("miniearth/clip_xs.py").model
+    torch.manual_seed(0)
+    model = instantiate(config).train()
+    inputs = make_inputs(4, modality="optical")
+    for item, caption in zip(inputs, ("forest", "water and a road", "city", "farmland"), strict=True):
+        item["caption"] = caption
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(12):
+        loss = model(inputs)["loss_contrastive"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    with torch.no_grad():
+        scores = model.eval()(inputs)
+    assert scores[0]["sem_seg"].shape == (len(VOCABULARY), 64, 64) and scores[0]["sem_seg"].abs().max() <= 1.0001
+
+
+def test_stock_build_model_builds_the_same_model_from_yaml():
+    cfg = get_cfg()
+    add_mmovseg_config(cfg)
+    cfg.merge_from_file(str(find_config("mmovseg/mmovseg_xs.yaml")))
+    torch.manual_seed(0)
+    from_yaml = build_model(cfg).eval()
+    lazy = build_xs(seed=0).eval()
+    theirs, ours = from_yaml.state_dict(), lazy.state_dict()
+    assert theirs.keys() == ours.keys() and all(torch.equal(theirs[key], ours[key]) for key in ours)
+    with torch.no_grad():
+        assert torch.equal(from_yaml(make_inputs(1))[0]["sem_seg"], lazy(make_inputs(1))[0]["sem_seg"])
+
+
+def test_registries_know_the_architecture_and_the_encoder():
+    assert "MMOVSeg" in META_ARCH_REGISTRY and "build_timm_encoder" in BACKBONE_REGISTRY
+    cfg = get_cfg()
+    add_mmovseg_config(cfg)
+    cfg.MODEL.TIMM_ENCODER.NAME, cfg.MODEL.TIMM_ENCODER.TAPS = "vit_tiny_patch16_224", [2, 4]
+    encoder = BACKBONE_REGISTRY.get("build_timm_encoder")(cfg, None)
+    assert encoder.output_shape()["block4"].stride == 16
+    cfg.MODEL.TIMM_ENCODER.NAME = ""
+    with pytest.raises(ValueError, match="is empty"):
+        BACKBONE_REGISTRY.get("build_timm_encoder")(cfg, None)
+
+
+def test_input_contract_survives_json():
+    sar = ModalityContract(
+        sensor="S1", bands=("VV", "VH"), unit="db", mean=(-12.0, -18.0), std=(5.0, 5.0), clip=(-35.0, 10.0)
+    )
+    contract = InputContract(optical=None, sar=sar, gsd_m=(2.5, 10.0), train_size=64)
+    assert contract_from_dict(json.loads(json.dumps(contract.to_dict()))) == contract
+    assert build_xs().input_contract["sar"]["unit"] == "db"
+
+
+def test_contract_needs_one_constant_a_band():
+    with pytest.raises(ValueError, match="2 bands"):
+        ModalityContract(sensor="S1", bands=("VV", "VH"), unit="db", mean=(0.0,), std=(1.0,))
