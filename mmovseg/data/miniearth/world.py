@@ -52,7 +52,7 @@ class Scene:
     seed: int
     row: int
     col: int
-    targets: list[Any] = field(default_factory=list)
+    targets: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def shares(self) -> list[float]:

@@ -63,14 +63,20 @@ def test_rasters_say_what_they_hold(folder):
 
 
 def test_neighbouring_windows_fit(tmp_path):
-    bounds = []
-    for name, col in (("left", 0), ("right", 40)):
+    bounds = {}
+    for name, row, col in (("here", 70, 100), ("right", 70, 140), ("below", 102, 100)):
         paths = [tmp_path / f"{name}_{kind}.tif" for kind in ("optical", "sar", "label")]
-        write_scene(render("default", 70, 100 + col, 32, 40), *paths)
-        with rasterio.open(paths[0]) as raster:
-            bounds.append(raster.bounds)
-    left, right = bounds
-    assert left.right == right.left and (left.top, left.bottom) == (right.top, right.bottom)
+        write_scene(render("default", row, col, 32, 40), *paths)
+        opened = []
+        for path in paths:
+            with rasterio.open(path) as raster:
+                opened.append(raster.bounds)
+        assert opened[0] == opened[1] == opened[2]
+        bounds[name] = opened[0]
+    here, right, below = bounds["here"], bounds["right"], bounds["below"]
+    assert tuple(here) == (300_250.0, 5_899_745.0, 300_350.0, 5_899_825.0)
+    assert here.right == right.left and (here.top, here.bottom) == (right.top, right.bottom)
+    assert here.bottom == below.top and (here.left, here.right) == (below.left, below.right)
 
 
 def test_targets_are_coco(folder):

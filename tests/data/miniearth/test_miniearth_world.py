@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from mmovseg.data.miniearth import DOMAINS, Domain, domain_from_dict, get_domain, render
-from mmovseg.data.miniearth.regions import BARELAND, CLASS_NAMES, ROAD, TARGET_CATEGORIES, WATER
+from mmovseg.data.miniearth.layout import survey
+from mmovseg.data.miniearth.noise import pixel_axis
+from mmovseg.data.miniearth.regions import BARELAND, CLASS_NAMES, REGIONS, ROAD, TARGET_CATEGORIES, WATER
+from mmovseg.data.miniearth.targets import find_targets
 from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.errors import UserError
 
@@ -123,6 +126,15 @@ def test_targets_lie_on_their_ground_and_show_in_both_views():
             assert scene.sar[box][..., 0].max() > -12
             seen[target["category"]] += 1
     assert all(count >= 3 for count in seen.values()), seen
+
+
+def test_outlines_lie_completely_on_their_ground():
+    ys = xs = pixel_axis(0, 900) * 2.5
+    layout = survey(ys, xs, REGIONS["temperate"], 8)
+    targets = find_targets(layout, Domain(), 8)
+    assert len(targets) > 50
+    for target in targets:
+        assert (layout.label[target.rows, target.cols] == GROUND[target.kind.category]).all()
 
 
 def test_neighbouring_windows_share_out_the_targets():
