@@ -49,7 +49,9 @@ class EmaCfg:
 class DdpCfg:
     """Arguments of DistributedDataParallel (used with more than one process)."""
 
+    # Allow steps in which some trainable parameters take no part; costs a walk over the graph.
     find_unused_parameters: bool = False
+    # Copy the first process's buffers to the others before each step.
     broadcast_buffers: bool = False
 
 

@@ -126,12 +126,20 @@ def _work(args: argparse.Namespace) -> dict[str, Any]:
             results = run_evaluation(context, resume=args.resume)
             return {"results": results, "seconds": time.perf_counter() - start}
         return run_training(context, resume=args.resume)
+    except UserError as error:
+        raise UserError(sentence_of(error)) from error
     except OSError as error:
         if error.filename is None:
             raise
         raise UserError(f"'{error.filename}': {error.strerror}") from error
     finally:
         close_logging()
+
+
+def sentence_of(error: UserError) -> str:
+    """Return the sentence of an error, also when a loader's process wrapped it into its traceback."""
+    last = str(error).strip().splitlines()[-1]
+    return last.removeprefix(f"{UserError.__module__}.{UserError.__qualname__}: ")
 
 
 def _shown_name(config_file: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import inspect
 import logging
 import os
 from collections.abc import Callable
@@ -131,9 +132,14 @@ def set_threads(num_threads: int, device: torch.device) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
 
 
-def wrap_for_ddp(model: nn.Module, device: torch.device, **arguments: Any) -> nn.Module:
-    """Wrap for several processes; the model itself in one."""
+def wrap_for_ddp(
+    model: nn.Module, device: torch.device, *, find_unused_parameters: bool, broadcast_buffers: bool
+) -> nn.Module:
+    """Wrap for several processes (arguments: see `DdpCfg`); the model itself in one."""
     if comm.get_world_size() == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None  # a CPU model must not name a device
-    return DistributedDataParallel(model, device_ids=ids, **arguments)
+    new_name = "forward_sync_buffers"  # torch 2.14 renamed the argument and warns about the old name
+    takes_new = new_name in inspect.signature(DistributedDataParallel.__init__).parameters
+    buffers = {new_name if takes_new else "broadcast_buffers": broadcast_buffers}
+    return DistributedDataParallel(model, device_ids=ids, find_unused_parameters=find_unused_parameters, **buffers)

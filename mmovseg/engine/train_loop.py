@@ -121,7 +121,7 @@ class Trainer(TrainerBase):
     def _record(self, answer: dict[str, Tensor], data_time: float) -> None:
         """Average over processes in one collective, check, and store. NaN on one process reaches all of them."""
         names = list(answer)
-        values = torch.stack([value.detach().float().reshape(()) for value in answer.values()])
+        values = torch.stack([value.detach().to(self.device, torch.float32).reshape(()) for value in answer.values()])
         values = torch.cat([values, values.new_tensor([data_time])])
         if world_size() > 1:
             dist.all_reduce(values)

@@ -54,6 +54,17 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, capfd):
 
 
 @pytest.mark.slow
+def test_killed_and_resumed_equals_unbroken_with_two_processes(tmp_path):
+    options = ("--num-gpus", "2", "model.noise=0.1", "train.ema.enabled=true", "train.checkpoint.period=3")
+    train_main(command(tmp_path / "unbroken", *options))
+    with pytest.raises(SystemExit):
+        train_main(command(tmp_path / "killed", *options, "model.poison_after=4"))
+    train_main(command(tmp_path / "killed", *options, "--resume"))
+    unbroken, resumed = (tmp_path / name / "model_final.safetensors" for name in ("unbroken", "killed"))
+    assert unbroken.read_bytes() == resumed.read_bytes()
+
+
+@pytest.mark.slow
 def test_torchrun_equals_one_process(tmp_path):
     train_main(command(tmp_path / "one"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

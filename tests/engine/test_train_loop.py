@@ -3,6 +3,7 @@ import torch
 from detectron2.engine import HookBase
 from torch import nn
 
+from mmovseg.engine.cli import sentence_of
 from mmovseg.engine.hooks import LearningRateHook
 from mmovseg.engine.schedule import WarmupSchedule
 from mmovseg.engine.train_loop import NonFiniteLossError, Trainer
@@ -103,3 +104,20 @@ def test_answer_without_a_loss_and_a_loader_that_ends_are_told():
         make_trainer(NoLoss()).train(0, 1)
     with pytest.raises(RuntimeError, match="ended at iteration 20"):
         make_trainer().train(0, 21)
+
+
+class BrokenFiles(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        raise UserError(f"label of 'tile_{index}.png' has the value 9, outside the class list 0..6")
+
+
+def test_mistake_found_by_a_loading_process_stays_one_sentence():
+    loader = torch.utils.data.DataLoader(BrokenFiles(), num_workers=1)
+    with pytest.raises(UserError) as caught:
+        next(iter(loader))
+    assert "Traceback" in str(caught.value)
+    assert sentence_of(caught.value) == "label of 'tile_0.png' has the value 9, outside the class list 0..6"
+    assert sentence_of(UserError("plain")) == "plain"
