@@ -12,7 +12,7 @@ from mmovseg.modeling.meta_arch import MMOVSeg
 clip_architecture = dict(
     embed_dim=96,
     vision_cfg=dict(image_size=64, patch_size=8, width=96, layers=6, head_width=32, pool_type="avg"),
-    text_cfg=dict(context_length=64, vocab_size=2048, width=96, heads=3, layers=3),
+    text_cfg=dict(context_length=56, vocab_size=2048, width=96, heads=3, layers=3),
 )
 vit_args = dict(patch_size=8, embed_dim=96, depth=6, num_heads=3, pre_norm=True)
 taps = (2, 4, 6)
@@ -26,7 +26,7 @@ optical_contract = L(ModalityContract)(
     std=(43.0, 30.5, 28.0),
 )
 sar_contract = L(ModalityContract)(
-    sensor="MiniEarth C-band", bands=("VV", "VH"), unit="db", mean=(-12.3, -18.2), std=(5.1, 5.0), clip=(-35.0, 10.0)
+    sensor="MiniEarth C-band", bands=("VV", "VH"), unit="db", mean=(-12.2, -18.2), std=(5.3, 5.3), clip=(-35.0, 10.0)
 )
 input_contract = L(InputContract)(optical=optical_contract, sar=sar_contract, gsd_m=(2.5, 2.5), train_size=64)
 optical_norm = L(PixelNorm)(mean=optical_contract.mean, std=optical_contract.std)

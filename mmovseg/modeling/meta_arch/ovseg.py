@@ -95,13 +95,19 @@ class MMOVSeg(nn.Module):
         return mmovseg_arguments(cfg)
 
     def _copy_clip_projection(self) -> None:
+        """Let every sigma start as CLIP's visual projection, the same at each place of its kernel."""
         if self.head.dense is None:
             raise ValueError("init_projection_from_clip needs dense encoders")
+        projection = self.clip.model.visual.proj  # (C, D)
         for levels in self.head.dense.projections.values():
-            layer = levels[self.head.levels[-1]]
-            with torch.no_grad():
-                layer.weight.copy_(self.clip.model.visual.proj.T[:, :, None, None])
-                layer.bias.zero_()
+            for layer in levels.values():
+                with torch.no_grad():
+                    if isinstance(layer, nn.ConvTranspose2d):  # (C, D, k, k): each output pixel sees one input pixel
+                        layer.weight.copy_(projection[:, :, None, None].expand_as(layer.weight))
+                    else:  # (D, C, k, k): the mean over the kernel
+                        layer.weight.copy_(projection.T[:, :, None, None].expand_as(layer.weight))
+                        layer.weight.div_(layer.weight[0, 0].numel())
+                    layer.bias.zero_()
 
     @property
     def device(self) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 
 from open_clip import SimpleTokenizer
 from torch import Tensor
@@ -39,7 +40,7 @@ class ReducedTokenizer(SimpleTokenizer):
 
 
 def tokenize(tokenizer: SimpleTokenizer, texts: Sequence[str]) -> Tensor:
-    """Tokenize, with a warning for each text that is longer than the context and therefore cut.
+    """Tokenize, with one warning for each distinct text that is longer than the context and therefore cut.
 
     Args:
         tokenizer: with `context_length` set.
@@ -49,8 +50,15 @@ def tokenize(tokenizer: SimpleTokenizer, texts: Sequence[str]) -> Tensor:
         (T, context_length) int64 token ids, zero padded.
     """
     limit = int(tokenizer.context_length or 77)
-    for text in texts:
-        length = len(tokenizer.encode(text)) + 2
+    tokens: Tensor = tokenizer(list(texts), context_length=limit)
+    for row in tokens[:, -1].nonzero()[:, 0].tolist():  # padding is 0: only a text that fills its row can have been cut
+        length = len(tokenizer.encode(texts[row])) + 2
         if length > limit:
-            logger.warning("the prompt '%s...' has %d tokens; only the first %d are used", text[:60], length, limit)
-    return tokenizer(list(texts), context_length=limit)
+            _warn_once(texts[row], length, limit)
+    return tokens
+
+
+@lru_cache(maxsize=4096)
+def _warn_once(text: str, length: int, limit: int) -> None:
+    """Warn; the cache keeps an evaluation or a training from repeating itself in every step."""
+    logger.warning("the prompt '%s...' has %d tokens; only the first %d are used", text[:60], length, limit)
