@@ -127,7 +127,10 @@ def _work(args: argparse.Namespace) -> dict[str, Any]:
             return {"results": results, "seconds": time.perf_counter() - start}
         return run_training(context, resume=args.resume)
     except UserError as error:
-        raise UserError(sentence_of(error)) from error
+        sentence = sentence_of(error)
+        if sentence == str(error):
+            raise
+        raise UserError(sentence) from error
     except OSError as error:
         if error.filename is None:
             raise
