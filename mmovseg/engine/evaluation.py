@@ -149,7 +149,7 @@ def evaluate(
     *,
     checkpoint: str | None = None,
 ) -> Results:
-    """Evaluate on every loader and print one table. All processes must call it.
+    """Evaluate on every loader; several are also set side by side in one table. All processes must call it.
 
     Args:
         model: unwrapped; put into eval mode and back.
@@ -174,8 +174,8 @@ def evaluate(
                 results[name] = {task: dict(metrics) for task, metrics in (answer or {}).items()}
     finally:
         model.train(was_training)
-    if results:
-        logger.info("evaluation\n%s", format_results(results))
+    if len(results) > 1:  # one evaluator prints its own table; several are worth setting side by side
+        logger.info("all of them\n%s", format_results(results))
     return results
 
 

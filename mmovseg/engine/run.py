@@ -15,7 +15,7 @@ import torch
 from detectron2.engine import hooks as detectron2_hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from mmovseg.checkpoint.load import load_weights
@@ -34,6 +34,7 @@ from mmovseg.engine.hooks import (
 )
 from mmovseg.engine.launch import choose_device, set_threads, wrap_for_ddp
 from mmovseg.engine.log import ProgressPrinter
+from mmovseg.engine.parameters import count_parameters, format_parameters
 from mmovseg.engine.provenance import result_facts, weights_metadata
 from mmovseg.engine.seeding import seed_everything
 from mmovseg.engine.state import (
@@ -223,15 +224,13 @@ def run_training(context: Context, *, resume: bool = False) -> dict[str, Any]:
     trainer.train(start_iter, train.max_iter)
     seconds = time.perf_counter() - start_time
     logger.info("finished %d iterations in %.0f s", train.max_iter - start_iter, seconds)
-    latest = trainer.storage.latest()
+    latest = {name: value for name, (value, _) in trainer.storage.latest().items()}
     return {
         "iteration": train.max_iter,
         "checkpoint": str(context.output_dir / FINAL_FILE),
         "results": dict(evaluation.results) if evaluation is not None else {},
         "seconds": seconds,
-        "losses": {
-            name: value for name, (value, _) in latest.items() if name == "total_loss" or name.startswith("loss")
-        },
+        "losses": {name: value for name, value in latest.items() if name.startswith(("total_loss", "loss"))},
     }
 
 
@@ -355,18 +354,13 @@ def _trim_metrics(file: Path, start_iter: int) -> None:
 def _announce(context: Context, model: nn.Module, start_iter: int) -> None:
     if comm.is_main_process():
         save_config(context.config, context.output_dir / "config.yaml")
-    total = sum(parameter.numel() for parameter in model.parameters())
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     logger.info(
-        "training %s: %.2fM parameters, %.2fM trainable; iterations %d to %d on %d process(es), %s; output in %s",
-        OmegaConf.to_container(context.config.model, resolve=False).get("_target_", "model").__name__  # type: ignore[union-attr]
-        if callable(context.config.model.get(TARGET))
-        else context.config.model.get(TARGET),
-        total / 1e6,
-        trainable / 1e6,
+        "training %s; iterations %d to %d on %d process(es), %s; output in %s\n%s",
+        type(model).__name__,
         start_iter,
         context.config.train.max_iter,
         comm.get_world_size(),
         context.device,
         context.output_dir,
+        format_parameters(count_parameters(model)),
     )

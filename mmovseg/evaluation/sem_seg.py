@@ -183,7 +183,6 @@ class OVSegEvaluator(DatasetEvaluator):
             "not_in_labels": list(mapping.extra_names),
             "permuted": permuted_metrics(counts, vocabulary, mapping.asked),
             "constant_baseline": constant_baseline(counts, vocabulary),
-            "data_manifest_sha256": "over the sorted hashes of (image id, size, labels) of every image evaluated",
             "by_cloud_cover": self._cloud_report(images_by_cloud),
             "confusion": {
                 "rows_truth": vocabulary.names,

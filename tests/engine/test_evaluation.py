@@ -1,10 +1,11 @@
+import logging
 from pathlib import Path
 
 import pytest
 
-from mmovseg.config import load_config
+from mmovseg.config import instantiate, load_config
 from mmovseg.engine.cli import train_main
-from mmovseg.engine.evaluation import choose_evaluation, format_results, test_nodes
+from mmovseg.engine.evaluation import build_evaluators, choose_evaluation, evaluate, format_results, test_nodes
 from mmovseg.engine.hooks import flat_scalars
 from mmovseg.errors import UserError
 from tests.engine.toy_parts import ToyEvaluator
@@ -45,6 +46,31 @@ def test_weights_without_a_checkpoint_are_warned_about(tmp_path, capsys):
     run(tmp_path, "--eval-only")
     assert "the model is evaluated as built" in capsys.readouterr().out
     assert ToyEvaluator.last.provenance["checkpoint"] is None
+
+
+def test_shipped_weights_are_a_checkpoint_like_any_other(tmp_path, monkeypatch):
+    expected = run(tmp_path)["results"]
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    (tmp_path / "model_final.safetensors").rename(shelf / "toy.safetensors")
+    monkeypatch.setattr("mmovseg.weights.FOLDER", shelf)
+    assert run(tmp_path, "--eval-only", "train.init_checkpoint=shipped://toy")["results"] == expected
+    assert ToyEvaluator.last.provenance["checkpoint"] == "shipped://toy"
+    assert len(ToyEvaluator.last.provenance["checkpoint_sha256"]) == 64
+    assert run(tmp_path, "train.init_checkpoint=shipped://toy", "train.max_iter=0")["results"] == expected
+    with pytest.raises(UserError, match="no weights 'boy' ship with mmovseg; there are: toy"):
+        run(tmp_path, "--eval-only", "train.init_checkpoint=shipped://boy")
+
+
+def test_several_loaders_are_set_side_by_side_and_one_is_not_printed_twice(caplog):
+    config = load_config(TOY)
+    model, tests = instantiate(config.model), build_evaluators(config, {})
+    with caplog.at_level(logging.INFO, logger="mmovseg"):
+        evaluate(model, tests)
+        assert "mse" not in caplog.text
+        evaluate(model, {"a": tests["toy"], "b": tests["toy"]})
+    lines = caplog.records[-1].getMessage().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["mse", "a", "b"]
 
 
 def test_foundation_weights_are_not_read_when_a_checkpoint_holds_all(tmp_path):
