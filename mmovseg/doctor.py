@@ -52,10 +52,12 @@ _CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 FOUNDATION_WEIGHTS = (
     FoundationWeights("ViT-B-16-quickgelu openai", "timm/vit_base_patch16_clip_224.openai", _CLIP_FILES, "ViT-B/16"),
-    FoundationWeights("ViT-L-14-quickgelu openai", "timm/vit_large_patch14_clip_224.openai", _CLIP_FILES, "ViT-L/14"),
+    FoundationWeights(
+        "ViT-L-14-336-quickgelu openai", "timm/vit_large_patch14_clip_336.openai", _CLIP_FILES, "ViT-L/14"
+    ),
     FoundationWeights("vit_base_patch16_224.dino", "timm/vit_base_patch16_224.dino", _TIMM_FILES, "ViT-B/16"),
     FoundationWeights(
-        "vit_large_patch16_dinov3.lvd1689m", "timm/vit_large_patch16_dinov3.lvd1689m", _TIMM_FILES, "ViT-L/14"
+        "vit_large_patch16_dinov3.sat493m", "timm/vit_large_patch16_dinov3.sat493m", _TIMM_FILES, "ViT-L/14"
     ),
 )
 

@@ -11,6 +11,7 @@ import pytest
 import timm
 
 from mmovseg import doctor
+from mmovseg.config import find_config, load_config
 
 
 def by_name(findings: list[doctor.Finding]) -> dict[str, doctor.Finding]:
@@ -83,6 +84,16 @@ def test_foundation_weights_are_where_the_libraries_look():
         else:
             repository = timm.get_pretrained_cfg(name).hf_hub_id
         assert weights.repository == repository
+
+
+def test_foundation_weights_are_those_that_the_configs_ask_for():
+    wanted = set()
+    for file in (find_config("mmovseg/mmovseg_vitb16.py").parent).glob("*.py"):
+        model = load_config(file).model
+        wanted.add(f"{model.clip.name} {model.clip.weights}")
+        encoders = (model.get("optical_encoder"), model.get("sar_encoder"))
+        wanted |= {encoder.name for encoder in encoders if encoder is not None and encoder.weights == "timm"}
+    assert wanted == {weights.name for weights in doctor.FOUNDATION_WEIGHTS}
 
 
 def test_cached_foundation_weights_are_found(tmp_path, monkeypatch):
