@@ -132,12 +132,25 @@ def test_whole_vocabulary_is_clips_own():
     assert torch.equal(same(text), full(text))
 
 
-def test_long_prompts_are_cut_with_a_warning(caplog):
+def test_long_prompts_are_cut_with_one_warning_a_text(caplog):
+    tokenizer = ReducedTokenizer(2048, 64)
     name = " ".join(["word"] * 300)
     with caplog.at_level(logging.WARNING):
-        tokens = tokenize(ReducedTokenizer(2048, 64), [f"a photo of {name}"])
-    assert tokens.shape == (1, 64) and tokens[0, -1] == 2047
-    assert "only the first 64 are used" in caplog.text
+        for _ in range(2):
+            tokens = tokenize(tokenizer, [f"a photo of {name}", "a photo of water"])
+    assert tokens.shape == (2, 64) and tokens[0, -1] == 2047
+    length = len(tokenizer.encode(f"a photo of {name}")) + 2
+    assert [record.getMessage().rsplit("' ", 1)[1] for record in caplog.records] == [
+        f"has {length} tokens; only the first 64 are used"
+    ]
+
+
+def test_a_prompt_that_just_fits_is_not_warned_about(caplog):
+    tokenizer = ReducedTokenizer(2048, 8)
+    with caplog.at_level(logging.WARNING):
+        tokens = tokenize(tokenizer, ["a a a a a a", "b b b b b b b"])
+    assert (tokens[:, -1] == tokenizer.eot_token_id).all()
+    assert [record.getMessage().split("...")[0] for record in caplog.records] == ["the prompt 'b b b b b b b"]
 
 
 @pytest.mark.parametrize(
