@@ -18,9 +18,10 @@ dataloader.train.mapper.geometry = [
     L(RandomCrop)(size=384),
     L(RandomFlip)(),
 ]
-dataloader.train.mapper.optical_photometric = L(
-    OpticalJitter
-)()  # the release: brightness 32, contrast and saturation 0.5..1.5, hue 18
+# The release's colour jitter: brightness 32, contrast and saturation 0.5..1.5, hue 18 steps of OpenCV's 180 a circle.
+dataloader.train.mapper.optical_photometric = L(OpticalJitter)(
+    brightness=32.0, contrast=0.5, saturation=0.5, hue_deg=36.0
+)
 dataloader.train.batch_size = 8
 dataloader.train.num_workers = 4
 dataloader.test.mapper.geometry = [L(ResizeShortestEdge)(short_edge_px=384)]

@@ -15,9 +15,8 @@ from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder
 from tests.modeling.conftest import make_inputs
 
-# (all, trainable). The paper says 331M and 31M for ViT-B/16; the release has 331,959,698 and 31,170,449 with a
-# ViT-B/8 and
-# another head, and 1,049,633,426 and 79,864,209 for ViT-L/14.
+# (all, trainable). The paper says 331M and 31M for ViT-B/16; the release has 331,959,698 and 31,170,449 with a ViT-B/8
+# and another head, and 1,049,633,426 and 79,864,209 for ViT-L/14.
 COUNTS = {"mmovseg_vitb16": (333_088_546, 32_514_337), "mmovseg_vitl14": (1_054_670_114, 85_316_641)}
 
 
