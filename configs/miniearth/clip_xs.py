@@ -23,10 +23,11 @@ dataloader.train.mapper.optical_photometric = L(OpticalJitter)(
     brightness=20.0, contrast=0.2, saturation=0.2, hue_deg=6.0
 )
 dataloader.test.mapper.modality = dataloader.evaluator.modality = "optical"
+dataloader.test.dataset.name = dataloader.evaluator.dataset_name = "miniearth_val"  # models are chosen on val
 
 optimizer.base_lr = 1e-3
 optimizer.weight_decay = 0.05
-train.max_iter = 2000  # 2000 it * 64 im/it / 4000 im = 32 epochs
+train.max_iter = 1600  # 1600 it * 64 im/it / 4000 im = 26 epochs
 train.clip_grad.enabled = True
 train.output_dir = "output/zoo/clip_xs"
 lr_multiplier.warmup_iters = 100

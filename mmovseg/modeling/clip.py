@@ -17,7 +17,7 @@ from mmovseg.errors import UserError
 from mmovseg.modeling.text.tokenizer import ReducedTokenizer, tokenize
 
 FinetuneMode = Literal["qv", "full", "none"]
-DenseMode = Literal["value_cls", "value", "tokens"]
+DenseMode = Literal["value_cls", "value_own", "value", "tokens"]
 
 # Paper Sec. 3.2.3: "a photo of {CLASSLIST}"; release: one fixed template.
 PAPER_TEMPLATES = ("a photo of {}",)
@@ -34,10 +34,9 @@ class OpenCLIPEncoder(nn.Module):
             ``quick_gelu`` as in open_clip's model configs. Used by the XS models.
         taps: 1-based visual blocks whose raw patch tokens are returned as guidance.
         dense: how patch tokens get into the text space. ``value_cls``: value path of the last block plus the class
-            token's
-            residual, as the release does; ``value``: value path alone (MaskCLIP); ``tokens``: the ordinary output
-            tokens,
-            right for towers that pool by averaging patches.
+            token's residual and the MLP, as the release does; ``value_own``: the same with each token's own residual,
+            right for towers that pool by averaging patches; ``value``: value path alone (MaskCLIP); ``tokens``: the
+            ordinary output tokens, which the last attention has mixed over the scene.
         finetune: what trains. ``qv``: query and value weights of every attention (the release; the only choice that
             meets the
             paper's 31M trainable parameters); ``full``: everything; ``none``.
@@ -123,7 +122,7 @@ class OpenCLIPEncoder(nn.Module):
         outputs: dict[str, Tensor] = {}
         for number, block in enumerate(blocks, start=1):
             if number == len(blocks) and self.dense != "tokens":
-                tokens = _value_path(block, tokens, keep_class_residual=self.dense == "value_cls")
+                tokens = _value_path(block, tokens, self.dense)
             else:
                 tokens = block(tokens)
             if number in self.taps:
@@ -181,19 +180,18 @@ def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens[:, 1:].transpose(1, 2).unflatten(2, grid).contiguous()
 
 
-def _value_path(block: ResidualAttentionBlock, x: Tensor, *, keep_class_residual: bool) -> Tensor:
+def _value_path(block: ResidualAttentionBlock, x: Tensor, mode: DenseMode) -> Tensor:
     """Last block without attention: every token keeps its own value projection, so features stay local.
 
-    MaskCLIP drops the residual and the MLP; the release adds the class token's residual to all tokens and keeps the
-    MLP.
+    MaskCLIP drops the residual and the MLP; the release adds the class token's residual to all tokens and keeps the MLP.
     """
     width = x.shape[-1]
     attention = block.attn
     values = F.linear(block.ln_1(x), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :])
     values = block.ls_1(attention.out_proj(values))
-    if not keep_class_residual:
+    if mode == "value":
         return values
-    values = values + x[:, :1]
+    values = values + (x[:, :1] if mode == "value_cls" else x)
     return values + block.ls_2(block.mlp(block.ln_2(values)))
 
 

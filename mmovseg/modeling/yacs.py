@@ -27,6 +27,7 @@ def _encoder_node(in_chans: int, mean: list[float], std: list[float], clip: list
     node.IN_CHANS = in_chans
     node.IMAGE_SIZE = 0  # 0 = the timm model's own
     node.MODEL_ARGS = CfgNode(new_allowed=True)  # further constructor arguments
+    node.LOCAL_LAST_BLOCK = False
     node.FREEZE = True
     node.NORM = CfgNode({"MEAN": mean, "STD": std, "CLIP": clip})
     return node
@@ -78,6 +79,7 @@ def timm_encoder_from_node(node: CfgNode) -> TimmEncoder | None:
         in_chans=node.IN_CHANS,
         image_size=node.IMAGE_SIZE or None,
         model_args=_plain(node.MODEL_ARGS),
+        local_last_block=node.LOCAL_LAST_BLOCK,
         freeze=node.FREEZE,
     )
 

@@ -8,19 +8,23 @@ import pytest
 import torch
 from open_clip import SimpleTokenizer
 
-from mmovseg.config import get_config, instantiate
 from mmovseg.data.vocabulary import ClassEntry, Vocabulary, vocabulary_from_names
 from mmovseg.errors import UserError
 from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
 from mmovseg.modeling.text.tokenizer import ReducedTokenizer, tokenize
 
+WIDTH, BLOCKS = 96, 6 + 3  # visual and text
+ARCHITECTURE = dict(
+    embed_dim=WIDTH,
+    vision_cfg=dict(image_size=64, patch_size=8, width=WIDTH, layers=6, head_width=32, pool_type="avg"),
+    text_cfg=dict(context_length=64, vocab_size=2048, width=WIDTH, heads=3, layers=3),
+)
+
 
 def build(**changes):
-    config = get_config("common/models/mmovseg_xs.py").clip
-    for key, value in changes.items():
-        config[key] = value
     torch.manual_seed(0)
-    return instantiate(config).eval()
+    settings = dict(architecture=ARCHITECTURE, taps=(2, 4), dense="tokens", finetune="qv") | changes
+    return OpenCLIPEncoder(**settings).eval()
 
 
 def test_dense_tokens_average_to_the_image_embedding():
@@ -54,7 +58,7 @@ def test_value_path_equals_a_loop_over_tokens(dense):
             tokens = earlier(tokens)
         expected = []
         for token in tokens[0, 1:]:
-            value = block.attn.in_proj_weight[192:] @ block.ln_1(token) + block.attn.in_proj_bias[192:]
+            value = block.attn.in_proj_weight[2 * WIDTH :] @ block.ln_1(token) + block.attn.in_proj_bias[2 * WIDTH :]
             value = block.attn.out_proj(value)
             if dense == "value_cls":
                 value = value + tokens[0, 0]
@@ -66,7 +70,7 @@ def test_value_path_equals_a_loop_over_tokens(dense):
 @pytest.mark.parametrize("size", [(64, 64), (96, 40)])
 def test_any_size_is_read(size):
     dense = build().encode_image(torch.randn(1, 3, *size))["dense"]
-    assert dense.shape == (1, 96, size[0] // 8, size[1] // 8)
+    assert dense.shape == (1, WIDTH, size[0] // 8, size[1] // 8)
 
 
 def test_vocabulary_embeddings_are_the_mean_over_synonyms_and_templates():
@@ -87,7 +91,7 @@ def test_cache_follows_weights_names_and_templates():
         assert clip.encode_vocabulary(words) is first
         assert not torch.allclose(clip.encode_vocabulary(vocabulary_from_names("forest, road"))[0], first[0])
         again = clip.encode_vocabulary(words)
-        clip.model.ln_final.weight.mul_(torch.linspace(0.5, 2, 96))
+        clip.model.ln_final.weight.mul_(torch.linspace(0.5, 2, WIDTH))
         changed = clip.encode_vocabulary(words)
     torch.testing.assert_close(again, first)
     assert not torch.allclose(changed, first, atol=1e-3)
@@ -98,7 +102,7 @@ def test_cache_is_not_used_while_training():
     assert clip.encode_vocabulary(vocabulary_from_names("water")).requires_grad
 
 
-@pytest.mark.parametrize(("mode", "count"), [("qv", 9 * 2 * 96 * 96), ("none", 0)])
+@pytest.mark.parametrize(("mode", "count"), [("qv", BLOCKS * 2 * WIDTH**2), ("none", 0)])
 def test_what_trains(mode, count):
     assert sum(trainable_elements(p) for p in build(finetune=mode).parameters()) == count
 
@@ -112,8 +116,8 @@ def test_qv_gradient_of_keys_is_zero():
     clip = build(finetune="qv")
     clip.encode_texts(["water"]).sum().backward()
     gradient = clip.model.transformer.resblocks[0].attn.in_proj_weight.grad
-    assert gradient[:96].abs().sum() > 0 and gradient[192:].abs().sum() > 0
-    assert not gradient[96:192].any()
+    assert gradient[:WIDTH].abs().sum() > 0 and gradient[2 * WIDTH :].abs().sum() > 0
+    assert not gradient[WIDTH : 2 * WIDTH].any()
 
 
 def test_reduced_tokenizer_is_a_prefix_of_clips():

@@ -60,7 +60,7 @@ def test_encoder_started_from_a_clip_tower_gives_clips_tokens(tmp_path):
     encoder = instantiate(config.optical_encoder)
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        tokens = encoder(x)["block6"]
+        tokens = encoder(x)[encoder.feature_names[-1]]
         text_space = torch.einsum("nchw,cd->ndhw", tokens, clip.model.visual.proj)
         torch.testing.assert_close(text_space, clip.encode_image(x)["dense"], atol=1e-4, rtol=1e-4)
     config.sar_encoder.weights = config.optical_encoder.weights

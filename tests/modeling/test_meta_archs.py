@@ -69,9 +69,9 @@ def test_pretrainer_learns_a_batch_and_segments_zero_shot():
     inputs = make_inputs(4, modality="optical")
     for item, caption in zip(inputs, ("forest", "water and a road", "city", "farmland"), strict=True):
         item["caption"] = caption
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     losses = []
-    for _ in range(12):
+    for _ in range(25):
         loss = model(inputs)["loss_contrastive"]
         optimizer.zero_grad()
         loss.backward()

@@ -11,6 +11,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from timm.models import adapt_input_conv
@@ -33,6 +34,8 @@ class TimmEncoder(Backbone):
         image_size: training size in pixels (side), None for the model's own. Other sizes work too: positions are
             resampled.
         model_args: further arguments of the timm constructor (width, depth ... of a small model).
+        local_last_block: let every token of the last block attend to itself alone (value path). The last attention mixes
+            the scene into every token; without it, tokens of a CLIP tower say what is here and not what is around.
         freeze: keep the weights fixed; the encoder then always runs in eval mode and without a graph.
 
     Raises:
@@ -48,10 +51,13 @@ class TimmEncoder(Backbone):
         in_chans: int = 3,
         image_size: int | None = None,
         model_args: dict[str, Any] | None = None,
+        local_last_block: bool = False,
         freeze: bool = True,
     ) -> None:
         super().__init__()
         self.model = _create(name, weights == "timm", in_chans, image_size, dict(model_args or {}))
+        if local_last_block:
+            self.model.blocks[-1].attn = _ValueOnly(self.model.blocks[-1].attn)
         depth = len(self.model.blocks)
         if not taps or max(taps) > depth or min(taps) < 1:
             raise UserError(
@@ -106,6 +112,20 @@ class TimmEncoder(Backbone):
                 intermediates_only=True,
             )
         return dict(zip(self.feature_names, maps, strict=True))
+
+
+class _ValueOnly(nn.Module):
+    """Stand in for timm's attention, with its weights under the same names: out = proj(value(x)), no mixing of tokens."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.qkv, self.proj = attention.qkv, attention.proj
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """(N, L, C) -> (N, L, C). The mask arguments of timm's blocks have no meaning without attention."""
+        start = 2 * x.shape[-1]
+        bias = None if self.qkv.bias is None else self.qkv.bias[start:]
+        return self.proj(F.linear(x, self.qkv.weight[start:], bias))
 
 
 def _create(
