@@ -67,11 +67,12 @@ def test_pretrainer_learns_a_batch_and_segments_zero_shot():
     torch.manual_seed(0)
     model = instantiate(config).train()
     inputs = make_inputs(4, modality="optical")
-    for item, caption in zip(inputs, ("forest", "water and a road", "city", "farmland"), strict=True):
-        item["caption"] = caption
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for i, caption in enumerate(("forest", "water and a road", "city", "farmland")):
+        inputs[i]["caption"] = caption
+        inputs[i]["image"][i % 3] //= 1 + i  # noise alone looks the same after pooling
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(8):
         loss = model(inputs)["loss_contrastive"]
         optimizer.zero_grad()
         loss.backward()
