@@ -164,3 +164,13 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
     assert [report["provenance"]["images"] for report in reports] == [4, 4]
     assert reports[0]["provenance"]["data_manifest_sha256"] == reports[1]["provenance"]["data_manifest_sha256"]
     assert reports[1]["pACC"] == pytest.approx(reports[0]["pACC"], abs=0.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("amp", "tolerance"), [(None, 1e-3), ("bfloat16", 0.03), ("float16", 0.03)])
+def test_cuda_gives_the_loss_of_the_cpu(tmp_path, amp, tolerance):
+    cpu, cuda = write_tiny_run(tmp_path / "cpu"), write_tiny_run(tmp_path / "cuda")
+    precision = [] if amp is None else ["train.amp.enabled=true", f"train.amp.dtype={amp}"]
+    expected = run(cpu, "train.max_iter=1", "train.eval_period=-1")["losses"]["loss_sem_seg"]
+    found = run(cuda, "train.max_iter=1", "train.eval_period=-1", "train.device=cuda", *precision)["losses"]
+    assert found["loss_sem_seg"] == pytest.approx(expected, rel=tolerance)
