@@ -67,10 +67,10 @@ def test_every_xs_config_trains_and_evaluates(tmp_path, name):
     if "evaluator" not in config.dataloader:
         assert result["results"] == {} and not (output / "eval").exists()
         return
-    modality = config.dataloader.evaluator.modality
-    report = result_in(output, f"{modality}-clean")
+    modality, dataset = config.dataloader.evaluator.modality, config.dataloader.evaluator.dataset_name
+    report = result_in(output, f"{modality}-clean", dataset)
     assert set(report) == RESULT_KEYS and set(report["provenance"]) == PROVENANCE_KEYS
-    assert report["mIoU"] == result["results"]["miniearth_test"]["sem_seg"]["mIoU"]
+    assert report["mIoU"] == result["results"][dataset]["sem_seg"]["mIoU"]
     assert [row["name"] for row in report["per_class"]] == get_vocabulary("miniearth").names
     assert report["provenance"]["images"] == 4 and report["provenance"]["pixels"] == 4 * 64 * 64
     assert report["provenance"]["checkpoint"] == str(output / "model_final.safetensors")
