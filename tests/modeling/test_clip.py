@@ -46,7 +46,7 @@ def test_taps_are_the_blocks_of_open_clip():
     torch.testing.assert_close(ours["block4"], theirs[1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dense", ["value", "value_cls"])
+@pytest.mark.parametrize("dense", ["value", "value_cls", "value_own"])
 def test_value_path_equals_a_loop_over_tokens(dense):
     clip = build(dense=dense)
     x = torch.randn(1, 3, 64, 64)
@@ -60,8 +60,8 @@ def test_value_path_equals_a_loop_over_tokens(dense):
         for token in tokens[0, 1:]:
             value = block.attn.in_proj_weight[2 * WIDTH :] @ block.ln_1(token) + block.attn.in_proj_bias[2 * WIDTH :]
             value = block.attn.out_proj(value)
-            if dense == "value_cls":
-                value = value + tokens[0, 0]
+            if dense != "value":
+                value = value + (tokens[0, 0] if dense == "value_cls" else token)
                 value = value + block.mlp(block.ln_2(value))
             expected.append(visual.ln_post(value) @ visual.proj)
     torch.testing.assert_close(ours[0].flatten(1).T, torch.stack(expected), atol=1e-5, rtol=1e-5)
