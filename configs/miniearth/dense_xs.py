@@ -25,6 +25,9 @@ model = L(PatchAligner)(
 )
 model.teacher.weights = model.student.weights = "clip:shipped://clip_xs"
 model.student.freeze = False
+# InfoNCE is the paper's; alone it leaves the direction of a patch too free for reading it with text. On MiniEarth val,
+# zero-shot SAR gave 35.5 mIoU with InfoNCE (600 it) and 46.5 with this sum (300 it).
+model.loss_weights = {"infonce": 0.3, "mse": 3.0}
 
 dataloader = dict(train=_data.train)
 dataloader["train"].batch_size = 32

@@ -105,14 +105,14 @@ def _row(
         "permuted mIoU-unseen": _percent(report["permuted"]["mIoU-unseen"]),
         "constant mIoU-unseen": _percent(constant),
         "config": run["config"],
-        "config_sha256": str(facts.get("config_sha256", ""))[:12],
+        "config_sha256": str(facts.get("config_sha256") or "")[:12],
         "data": report["dataset"],
         "images": facts.get("images"),
         "iterations": trained["iteration"],
         "train_seconds": round(trained["seconds"]),
         "peak_memory_mb": round(peak_memory_mb(choose_device("auto"))),
-        "commit": str(facts.get("git_commit", ""))[:12],
-        "weights_sha256": str(facts.get("checkpoint_sha256", ""))[:12],
+        "commit": str(facts.get("git_commit") or "")[:12],
+        "weights_sha256": str(facts.get("checkpoint_sha256") or "")[:12],
         "machine": f"{platform.machine()}, {facts.get('device', 'cpu')}",
     }
 

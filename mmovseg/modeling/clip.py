@@ -38,8 +38,7 @@ class OpenCLIPEncoder(nn.Module):
             right for towers that pool by averaging patches; ``value``: value path alone (MaskCLIP); ``tokens``: the
             ordinary output tokens, which the last attention has mixed over the scene.
         finetune: what trains. ``qv``: query and value weights of every attention (the release; the only choice that
-            meets the
-            paper's 31M trainable parameters); ``full``: everything; ``none``.
+            meets the paper's 31M trainable parameters); ``full``: everything; ``none``.
         templates: prompt templates, averaged after normalisation.
 
     Raises:
@@ -183,7 +182,8 @@ def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 def _value_path(block: ResidualAttentionBlock, x: Tensor, mode: DenseMode) -> Tensor:
     """Last block without attention: every token keeps its own value projection, so features stay local.
 
-    MaskCLIP drops the residual and the MLP; the release adds the class token's residual to all tokens and keeps the MLP.
+    MaskCLIP drops the residual and the MLP; the release adds the class token's residual to all tokens and keeps the
+    MLP.
     """
     width = x.shape[-1]
     attention = block.attn

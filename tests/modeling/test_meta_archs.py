@@ -39,7 +39,7 @@ def test_aligner_moves_the_student_only_and_logs_its_accuracy():
     with EventStorage(0) as storage:
         for _ in range(8):
             torch.manual_seed(1)
-            loss = model(aligned_inputs())["loss_align"]
+            loss = model(aligned_inputs())["loss_infonce"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -52,9 +52,9 @@ def test_aligner_moves_the_student_only_and_logs_its_accuracy():
 def test_aligner_limits_the_similarity_matrix():
     model = build_aligner().train()
     with EventStorage(0):
-        assert model(aligned_inputs())["loss_align"].item() > 0
+        assert model(aligned_inputs())["loss_infonce"].item() > 0
         model.patches_per_step = 1  # a single candidate is always the right one
-        assert model(aligned_inputs())["loss_align"].item() == pytest.approx(0.0, abs=1e-6)
+        assert model(aligned_inputs())["loss_infonce"].item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_aligner_names_the_missing_view():

@@ -34,8 +34,8 @@ class TimmEncoder(Backbone):
         image_size: training size in pixels (side), None for the model's own. Other sizes work too: positions are
             resampled.
         model_args: further arguments of the timm constructor (width, depth ... of a small model).
-        local_last_block: let every token of the last block attend to itself alone (value path). The last attention mixes
-            the scene into every token; without it, tokens of a CLIP tower say what is here and not what is around.
+        local_last_block: let every token of the last block attend to itself alone (value path). The last attention
+            mixes the scene into every token; without it, tokens of a CLIP tower say what is here, not what is around.
         freeze: keep the weights fixed; the encoder then always runs in eval mode and without a graph.
 
     Raises:
@@ -115,14 +115,14 @@ class TimmEncoder(Backbone):
 
 
 class _ValueOnly(nn.Module):
-    """Stand in for timm's attention, with its weights under the same names: out = proj(value(x)), no mixing of tokens."""
+    """Stands in for timm's attention, with its weights under the same names: proj(value(x)), no mixing of tokens."""
 
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
         self.qkv, self.proj = attention.qkv, attention.proj
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """(N, L, C) -> (N, L, C). The mask arguments of timm's blocks have no meaning without attention."""
+        """(N, L, C) -> (N, L, C). The masks that timm's blocks hand over mean nothing without attention."""
         start = 2 * x.shape[-1]
         bias = None if self.qkv.bias is None else self.qkv.bias[start:]
         return self.proj(F.linear(x, self.qkv.weight[start:], bias))

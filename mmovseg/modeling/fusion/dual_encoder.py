@@ -25,8 +25,7 @@ class SimilarityFusion(nn.Module):
     Args:
         channels: C_i.
         scale: cosines are multiplied by this first. 1 is the paper; a larger value spreads the sigmoids of small
-            models that
-            have only hundreds of steps to learn the 7x7 filters' gain.
+            models that have only hundreds of steps to learn the 7x7 filters' gain.
     """
 
     def __init__(self, channels: int, *, scale: float = 1.0) -> None:

@@ -14,8 +14,7 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Softmax cross-entropy over the classes asked for (paper Sec. 3.2.3).
 
     Logits are resized bilinearly to the label grid. Pixels of 255 have no influence and no gradient; the mean is over
-    the
-    labelled pixels of all ranks, so that N processes give the loss of one process with the whole batch. Without any
+    the labelled pixels of all ranks, so that N processes give the loss of one process with the whole batch. Without any
     labelled pixel the loss is 0.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.utils.events import get_event_storage
@@ -13,19 +13,24 @@ from mmovseg.data.sample import ModelInput
 from mmovseg.errors import UserError
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.backbone import TimmEncoder
-from mmovseg.modeling.losses import patch_info_nce
+from mmovseg.modeling.losses import patch_info_nce, patch_regression
 from mmovseg.modeling.meta_arch.batching import batch_view
+
+_LOSSES = ("infonce", "l1", "mse")
 
 
 class PatchAligner(nn.Module):
-    """Teach a student (SAR, or optical under clouds) to give the features of a frozen teacher on clear optical images.
+    """Teach a student (SAR, or optical under clouds) the features of a frozen teacher on clear optical images.
 
-    The loss is InfoNCE over patches, averaged over the tapped blocks. No labels are read.
+    The paper's loss is InfoNCE over patches, averaged over the tapped blocks; its Table 4 compares L1 and MSE. Any
+    weighted sum of the three is possible. L1 and MSE are taken between unit-length patches, as InfoNCE is. No labels
+    are read.
 
     Args:
         teacher: frozen encoder of ``teacher_view``.
         student: trainable encoder of ``student_view`` with the same taps and patch size.
         teacher_view: ``image_clear`` or ``image``. student_view: ``sar`` or ``image``.
+        loss_weights: weight of ``infonce``, ``l1`` and ``mse``; a name left out has weight 0.
         temperature: tau.
         patches_per_step: at most this many patches, drawn at random, enter each similarity matrix, which bounds its
             memory.
@@ -41,6 +46,7 @@ class PatchAligner(nn.Module):
         student_norm: PixelNorm,
         teacher_view: str = "image_clear",
         student_view: str = "sar",
+        loss_weights: Mapping[str, float] | None = None,
         temperature: float = 0.07,
         patches_per_step: int = 512,
         levels: Sequence[int] | None = None,
@@ -54,6 +60,10 @@ class PatchAligner(nn.Module):
         self.teacher, self.student = teacher, student
         self.teacher_norm, self.student_norm = teacher_norm, student_norm
         self.teacher_view, self.student_view = teacher_view, student_view
+        self.loss_weights = dict(loss_weights or {"infonce": 1.0})
+        unknown = sorted(set(self.loss_weights) - set(_LOSSES))
+        if unknown:
+            raise UserError(f"alignment has no loss '{unknown[0]}'; it has: {', '.join(_LOSSES)}")
         self.temperature, self.patches_per_step = temperature, patches_per_step
         self.levels = [f"block{level}" for level in (levels or teacher.taps)]
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
@@ -61,7 +71,7 @@ class PatchAligner(nn.Module):
         teacher.freeze = True
 
     def forward(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor]:
-        """Return ``{"loss_align": 0-d}``, the mean over levels. Raises `UserError` when a view is missing."""
+        """Return ``{"loss_<name>": 0-d}``, weighted means over levels. Raises `UserError` when a view is missing."""
         views = {}
         for key, norm in ((self.teacher_view, self.teacher_norm), (self.student_view, self.student_norm)):
             view = batch_view(
@@ -78,15 +88,22 @@ class PatchAligner(nn.Module):
         features = self.student(views[self.student_view].x)
         total = next(iter(target.values())).shape[0] * next(iter(target.values()))[0, 0].numel()
         chosen = torch.randperm(total)[: self.patches_per_step].to(views[self.student_view].x.device)
-        losses, accuracies = [], []
+        losses: dict[str, list[Tensor]] = {name: [] for name in self.loss_weights}
+        accuracies = []
         for level in self.levels:
             student, teacher = (_patches(maps[level])[chosen] for maps in (features, target))
-            loss, accuracy = patch_info_nce(student, teacher, temperature=self.temperature)
-            losses.append(loss)
+            contrastive, accuracy = patch_info_nce(student, teacher, temperature=self.temperature)
             accuracies.append(accuracy)
+            every = {
+                "infonce": contrastive,
+                "l1": patch_regression(student, teacher, norm="l1"),
+                "mse": patch_regression(student, teacher, norm="mse"),
+            }
+            for name, terms in losses.items():
+                terms.append(every[name])
         if self.training:
             get_event_storage().put_scalar("align_accuracy", torch.stack(accuracies).mean().item())
-        return {"loss_align": torch.stack(losses).mean()}
+        return {f"loss_{name}": self.loss_weights[name] * torch.stack(terms).mean() for name, terms in losses.items()}
 
 
 def _patches(maps: Tensor) -> Tensor:

@@ -41,8 +41,7 @@ class MMOVSeg(nn.Module):
             form the
             grid of this stride: 16 for a ViT-L/14 beside dense ViT-L/16 encoders (384 px -> 336 px, as in the release).
         init_projection_from_clip: start the coarsest sigma from CLIP's own visual projection. Right when the dense
-            encoders
-            start from CLIP's tower (XS); the paper starts all new weights at random.
+            encoders start from CLIP's tower (XS); the paper starts all new weights at random.
         input_contract: what the rasters must be like; stored in checkpoints.
 
     Raises:
@@ -121,8 +120,7 @@ class MMOVSeg(nn.Module):
 
         Returns:
             Training: ``{"loss_sem_seg": 0-d}``. Otherwise one dict an image: ``sem_seg`` (K, height, width) float32
-                logits
-            in the order of the vocabulary asked for; softmax over K gives probabilities.
+                logits in the order of the vocabulary asked for; softmax over K gives probabilities.
         """
         logits, size = self._logits(batched_inputs)
         if self.training:
@@ -138,8 +136,7 @@ class MMOVSeg(nn.Module):
 
         Returns:
             One dict an image: ``global_similarity``, ``dense_similarity`` (cosines), ``fused`` (mean over channels of
-            h_fuse),
-            ``scores`` (logits), each (K, h, w) on its own grid.
+            h_fuse), ``scores`` (logits), each (K, h, w) on its own grid.
         """
         was_training = self.training
         self.eval()
