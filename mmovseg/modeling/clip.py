@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,9 +20,8 @@ from mmovseg.modeling.text.tokenizer import ReducedTokenizer, tokenize
 FinetuneMode = Literal["qv", "full", "none"]
 DenseMode = Literal["value_cls", "value_own", "value", "tokens"]
 
-# Paper Sec. 3.2.3: "a photo of {CLASSLIST}"; release: one fixed template.
-PAPER_TEMPLATES = ("a photo of {}",)
-RELEASED_TEMPLATES = ("A photo of a {} in the scene",)
+# Templates that belong to a head. Paper Sec. 3.2.3: "a photo of {CLASSLIST}"; the release has one fixed sentence.
+TEMPLATES: dict[str, tuple[str, ...]] = {"paper": ("a photo of {}",), "released": ("A photo of a {} in the scene",)}
 
 
 class OpenCLIPEncoder(nn.Module):
@@ -39,7 +39,7 @@ class OpenCLIPEncoder(nn.Module):
             ordinary output tokens, which the last attention has mixed over the scene.
         finetune: what trains. ``qv``: query and value weights of every attention (the release; the only choice that
             meets the paper's 31M trainable parameters); ``full``: everything; ``none``.
-        templates: prompt templates, averaged after normalisation.
+        templates: prompt templates, averaged after normalisation, or the name of a head: ``paper`` or ``released``.
 
     Raises:
         UserError: unknown name, tag or file, or weights that cannot be downloaded.
@@ -54,7 +54,7 @@ class OpenCLIPEncoder(nn.Module):
         taps: Sequence[int] = (4, 8),
         dense: DenseMode = "value_cls",
         finetune: FinetuneMode = "qv",
-        templates: Sequence[str] = PAPER_TEMPLATES,
+        templates: str | Sequence[str] = "paper",
     ) -> None:
         super().__init__()
         tag = weights if weights and weights in _tags(name) else None
@@ -62,10 +62,7 @@ class OpenCLIPEncoder(nn.Module):
         self.tokenizer = _tokenizer_for(self.model)
         self.dense = dense
         self.taps = tuple(int(tap) for tap in taps)
-        self.templates = tuple(templates)
-        for template in self.templates:
-            if template.count("{}") != 1:
-                raise UserError(f"prompt template '{template}' must hold exactly one {{}} for the class name")
+        self.templates = _templates(templates)
         self._text_cache: dict[tuple[Any, ...], Tensor] = {}
         if weights and tag is None:
             load_weights(self.model, weights)
@@ -242,21 +239,36 @@ def _from_architecture(architecture: dict[str, Any]) -> open_clip.CLIP:
 def _from_name(name: str | None, tag: str | None) -> open_clip.CLIP:
     if name not in open_clip.list_models():
         raise UserError(f"open_clip has no model '{name}'; see open_clip.list_models()")
+    root = logging.getLogger()
+    level = root.level
     try:
+        if tag is not None:
+            root.setLevel(logging.CRITICAL)  # open_clip logs its own version of the error below
         return open_clip.create_model(name, pretrained=tag)
     except (OSError, RuntimeError) as error:
         if tag is None:
             raise
-        reason = str(error).strip().splitlines()[0][:120]
+        source = str((open_clip.get_pretrained_cfg(name, tag) or {}).get("hf_hub") or "its source").rstrip("/")
         raise UserError(
-            f"the '{tag}' weights of open_clip model '{name}' cannot be downloaded ({reason}); put them into "
-            f"the Hugging Face cache, or give a local file as `weights=<path>`"
+            f"the '{tag}' weights of open_clip model '{name}' cannot be downloaded ({type(error).__name__}); put "
+            f"'open_clip_model.safetensors' of the hub repository '{source}' into the Hugging Face cache, or give a "
+            f"local file as `weights=<path>`"
         ) from error
+    finally:
+        root.setLevel(level)
+
+
+def _templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(templates, str):
+        if templates not in TEMPLATES:
+            raise UserError(f"there are no prompt templates '{templates}'; there are: {', '.join(TEMPLATES)}")
+        return TEMPLATES[templates]
+    for template in templates:
+        if template.count("{}") != 1:
+            raise UserError(f"prompt template '{template}' must hold exactly one {{}} for the class name")
+    return tuple(templates)
 
 
 def _tokenizer_for(model: open_clip.CLIP) -> open_clip.SimpleTokenizer:
     full = open_clip.SimpleTokenizer(context_length=model.context_length)
     return full if model.vocab_size == full.vocab_size else ReducedTokenizer(model.vocab_size, model.context_length)
-
-
-__all__ = ["PAPER_TEMPLATES", "RELEASED_TEMPLATES", "OpenCLIPEncoder", "trainable_elements"]

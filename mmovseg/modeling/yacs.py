@@ -16,7 +16,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 import mmovseg.modeling.meta_arch  # noqa: F401  (registers MMOVSeg)
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.backbone import TimmEncoder
-from mmovseg.modeling.clip import PAPER_TEMPLATES, OpenCLIPEncoder
+from mmovseg.modeling.clip import TEMPLATES, OpenCLIPEncoder
 
 
 def _encoder_node(in_chans: int, mean: list[float], std: list[float], clip: list[float]) -> CfgNode:
@@ -46,7 +46,7 @@ def add_mmovseg_config(cfg: CfgNode) -> None:
     node.CLIP.TAPS = [4, 8]
     node.CLIP.DENSE = "value_cls"
     node.CLIP.FINETUNE = "qv"
-    node.CLIP.TEMPLATES = list(PAPER_TEMPLATES)
+    node.CLIP.TEMPLATES = list(TEMPLATES["paper"])
     node.CLIP.GRID_STRIDE = 0  # 0 = CLIP's patch size
     node.CLIP.INIT_PROJECTION = False
     node.CLIP.NORM = CfgNode(

@@ -161,6 +161,7 @@ def test_a_prompt_that_just_fits_is_not_warned_about(caplog):
     ("changes", "words"),
     [
         (dict(templates=("a photo",)), "exactly one"),
+        (dict(templates="poem"), "no prompt templates 'poem'; there are: paper, released"),
         (dict(finetune="some"), "got 'some'"),
         (dict(architecture={"embed_dim": 8, "depth": 3}), "unknown key 'depth'"),
         (dict(weights="missing.safetensors"), "missing.safetensors"),

@@ -35,7 +35,7 @@ model = L(MMOVSeg)(
         taps=(4, 8),
         dense="value_cls",
         finetune="qv",
-        templates=("a photo of {}",),
+        templates="paper",
     ),
     optical_encoder=L(TimmEncoder)(name="vit_base_patch16_224.dino", taps=taps, weights="timm"),
     # A stand-in until a SAR encoder aligned by CMU is given as weights=<path>: DINO's RGB filters folded to two

@@ -50,7 +50,7 @@ clip = L(OpenCLIPEncoder)(
     taps=(1, 3),
     dense="value_own",
     finetune="qv",
-    templates=("a photo of {}",),
+    templates="paper",
     weights=None,
 )
 

@@ -142,10 +142,11 @@ def _create(
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        reason = str(error).strip().splitlines()[0][:120]
+        source = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or f"timm/{name}"
         raise UserError(
-            f"the pretrained weights of timm model '{name}' cannot be downloaded ({reason}); download its "
-            f"'model.safetensors' elsewhere into the Hugging Face cache, or give a local file as `weights=<path>`"
+            f"the pretrained weights of timm model '{name}' cannot be downloaded ({type(error).__name__}); put "
+            f"'model.safetensors' of the hub repository '{source}' into the Hugging Face cache, or give a local "
+            f"file as `weights=<path>`"
         ) from error
 
 
