@@ -16,13 +16,17 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("table", help="definition, for example configs/tables/miniearth.json")
     parser.add_argument("--results", help="CSV with the rows; default: results/<table>.csv")
     parser.add_argument("--output", help="folder for the runs; default: output/tables/<table>")
+    parser.add_argument("--runs", nargs="+", metavar="NAME", help="measure only these runs")
     parser.add_argument("--print", action="store_true", help="only print the table from the CSV")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to every config")
     args = parser.parse_intermixed_args(argv)
     table = read_table(args.table)
     results = Path(args.results or f"results/{table['name']}.csv")
     output = Path(args.output or f"output/tables/{table['name']}")
-    rows = read_rows(results) if args.print else fill_table(table, results, output, overrides=args.overrides)
+    if args.print:
+        rows = read_rows(results)
+    else:
+        rows = fill_table(table, results, output, overrides=args.overrides, only=args.runs)
     text = to_markdown(table, rows)
     print(f"{table['title']}, percent, mean and standard deviation over seeds\n\n{text}")
     return text

@@ -50,7 +50,12 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 
 
 def fill_table(
-    table: Mapping[str, Any], results: str | Path, output: str | Path, *, overrides: Sequence[str] = ()
+    table: Mapping[str, Any],
+    results: str | Path,
+    output: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    only: Sequence[str] | None = None,
 ) -> list[dict[str, str]]:
     """Run what the CSV does not hold yet and return all rows.
 
@@ -59,10 +64,18 @@ def fill_table(
         results: CSV to append to.
         output: folder for the runs.
         overrides: ``key=value`` for every run.
+        only: names of the runs to measure, None = all.
+
+    Raises:
+        UserError: `only` names a run that the table does not have.
     """
+    names = [run["name"] for run in table["runs"]]
+    unknown = sorted(set(only or ()) - set(names))
+    if unknown:
+        raise UserError(f"table '{table['name']}' has no run '{unknown[0]}'; it has: {', '.join(names)}")
     known = {(row["run"], row["seed"], row["modality"]) for row in read_rows(results)}
     for seed in table["seeds"]:
-        for run in table["runs"]:
+        for run in (run for run in table["runs"] if only is None or run["name"] in only):
             missing = [name for name in run["evaluate"] if (run["name"], str(seed), name) not in known]
             if missing:
                 _measure(table["name"], run, seed, missing, Path(results), Path(output), overrides)

@@ -79,6 +79,13 @@ def test_overrides_reach_the_runs(training, tmp_path):
     assert all(("x=1" in argv) == ("b.py" in argv) for argv in training.calls)
 
 
+def test_some_runs_can_be_chosen(training, tmp_path):
+    rows = tables.fill_table(TABLE, tmp_path / "t.csv", tmp_path / "runs", only=["sar"])
+    assert {row["run"] for row in rows} == {"sar"}
+    with pytest.raises(UserError, match="no run 'radar'; it has: fused, sar"):
+        tables.fill_table(TABLE, tmp_path / "t.csv", tmp_path / "runs", only=["radar"])
+
+
 @pytest.mark.parametrize("content", ["{", '{"title": "x"}'])
 def test_bad_tables_are_refused(tmp_path, content):
     (tmp_path / "t.json").write_text(content)
