@@ -35,7 +35,7 @@ dataloader["train"].mapper.modality = "optical"
 dataloader["train"].mapper.with_clear = True
 
 optimizer.base_lr = 5e-4
-train.max_iter = 800  # 800 it * 32 im/it / 4000 im = 6.4 epochs
+train.max_iter = 600  # 600 it * 32 im/it / 4000 im = 4.8 epochs
 train.eval_period = -1
 train.clip_grad.enabled = True
 train.output_dir = "output/zoo/dense_xs"

@@ -16,5 +16,5 @@ model.student_view = "sar"
 dataloader.train.mapper.modality = "both"
 dataloader.train.mapper.clouds = None
 
-train.max_iter = 1200  # 1200 it * 32 im/it / 4000 im = 9.6 epochs
+train.max_iter = 900  # 900 it * 32 im/it / 4000 im = 7.2 epochs
 train.output_dir = "output/zoo/sar_xs"
