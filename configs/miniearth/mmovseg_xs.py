@@ -14,7 +14,7 @@ model.sar_encoder.weights = "shipped://sar_xs"
 
 # CLIP moves a hundred times more slowly than the new layers, as in the paper (2e-6 against 2.5e-4).
 optimizer.base_lr = 2e-3
-optimizer.lr_multipliers = {"clip": 0.01, "head.dense": 0.02}
+optimizer.lr_multipliers = {"clip": 0.01, "head.dense": 0.1}
 train.max_iter = 400  # 400 it * 16 im/it / 4000 im = 1.6 epochs
 train.clip_grad.enabled = True
 train.output_dir = "output/miniearth/mmovseg_xs"
