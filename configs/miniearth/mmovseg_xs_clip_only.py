@@ -8,5 +8,4 @@ model, dataloader, train, optimizer, lr_multiplier = (
 )
 model.optical_encoder = None
 model.init_projection_from_clip = False
-optimizer.lr_multipliers = {"clip": 0.01}
 train.output_dir = "output/miniearth/mmovseg_xs_clip_only"

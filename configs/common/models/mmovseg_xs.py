@@ -59,7 +59,7 @@ model = L(MMOVSeg)(
     optical_encoder=optical_encoder,
     sar_encoder=sar_encoder,
     # The release has strides 8/4/16 with 16-pixel patches; here the patch is 4 pixels and the finest level 2.
-    head=dict(strides=(4, 2, 4), channels=(16, 8, 16), guidance_channels=(16, 8), similarity_scale=10.0),
+    head=dict(strides=(4, 2, 4), channels=(24, 16, 24), guidance_channels=(24, 16), similarity_scale=10.0),
     clip_norm=optical_norm,
     optical_norm=None,
     sar_norm=sar_norm,
