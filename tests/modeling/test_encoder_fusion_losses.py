@@ -14,7 +14,7 @@ from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.fusion import DenseFusion
 from mmovseg.modeling.fusion.dual_encoder import SimilarityFusion
-from mmovseg.modeling.losses import patch_info_nce, pixel_cross_entropy
+from mmovseg.modeling.losses import patch_info_nce, patch_regression, pixel_cross_entropy
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_patch16_224"])
@@ -169,6 +169,18 @@ def test_info_nce_of_one_pair_is_zero_and_of_equal_pairs_is_log_n():
 def test_info_nce_sends_no_gradient_to_the_teacher():
     student, teacher = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
     patch_info_nce(student, teacher)[0].backward()
+    assert student.grad.abs().sum() > 0 and teacher.grad is None
+
+
+def test_patch_regression_is_between_unit_vectors_and_spares_the_teacher():
+    student, teacher = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    squared = patch_regression(student, teacher, norm="mse")
+    cosines = [torch.cosine_similarity(student[i], teacher[i], dim=0).item() for i in range(4)]
+    assert squared.item() == pytest.approx(sum(2 - 2 * cosine for cosine in cosines) / 4, rel=1e-5)
+    units = [vector / vector.norm() for vector in (student[0], teacher[0])]
+    one = patch_regression(student[:1], teacher[:1], norm="l1")
+    assert one.item() == pytest.approx((units[0] - units[1]).abs().sum().item(), rel=1e-5)
+    squared.backward()
     assert student.grad.abs().sum() > 0 and teacher.grad is None
 
 

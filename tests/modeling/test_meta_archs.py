@@ -57,6 +57,26 @@ def test_aligner_limits_the_similarity_matrix():
         assert model(aligned_inputs())["loss_infonce"].item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_aligner_weighs_its_losses_and_knows_no_others():
+    config = get_config("miniearth/sar_xs.py").model
+    config.teacher.weights = config.student.weights = None
+    config.loss_weights = {"l1": 2.0, "mse": 1.0}
+    torch.manual_seed(0)
+    model = instantiate(config).train()
+    with EventStorage(0):
+        torch.manual_seed(1)
+        once = model(aligned_inputs())
+        model.loss_weights["l1"] = 4.0
+        torch.manual_seed(1)
+        twice = model(aligned_inputs())
+    assert set(once) == {"loss_l1", "loss_mse"}
+    assert twice["loss_l1"].item() == pytest.approx(2 * once["loss_l1"].item(), rel=1e-5)
+    assert twice["loss_mse"].item() == pytest.approx(once["loss_mse"].item(), rel=1e-5)
+    config.loss_weights = {"cosine": 1.0}
+    with pytest.raises(UserError, match="no loss 'cosine'; it has: infonce, l1, mse"):
+        instantiate(config)
+
+
 def test_aligner_names_the_missing_view():
     with pytest.raises(UserError, match="key 'image_clear'"):
         build_aligner().eval()(make_inputs(1))
