@@ -25,9 +25,9 @@ model = L(PatchAligner)(
 )
 model.teacher.weights = model.student.weights = "clip:shipped://clip_xs"
 model.student.freeze = False
-# InfoNCE is the paper's; alone it leaves the direction of a patch too free for reading it with text. With an interim CLIP,
-# SAR patches compared with the class names gave 35.5 mIoU on 150 val scenes after 600 iterations of InfoNCE, and 46.5
-# after 300 iterations of this sum.
+# InfoNCE is the paper's; alone it leaves the direction of a patch too free for reading it with text. With an interim
+# CLIP, SAR patches compared with the class names gave 35.5 mIoU on 150 val scenes after 600 iterations of InfoNCE, and
+# 46.5 after 300 iterations of this sum.
 model.loss_weights = {"infonce": 0.3, "mse": 3.0}
 
 dataloader = dict(train=_data.train)
