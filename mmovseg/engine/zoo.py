@@ -89,9 +89,11 @@ def zoo_markdown(records: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---:|---:|---|",
     ]
     for record in records:
+        commit, _, dirty = str(record.get("git_commit", "?")).partition("-")
+        commit = f"{commit[:10]}, changed" if dirty else commit[:10]
         lines.append(
             f"| `{record['name']}.safetensors` | {record['what']} | `{record.get('command', '?')}` | "
-            f"{record.get('seed', '?')} | `{str(record.get('git_commit', '?'))[:10]}` | {record.get('data', '?')} | "
+            f"{record.get('seed', '?')} | `{commit}` | {record.get('data', '?')} | "
             f"{float(record.get('train_seconds', 'nan')) / 60:.1f} min | {record['bytes'] / 1e6:.1f} MB | "
             f"`{record['sha256'][:16]}` |"
         )
