@@ -26,7 +26,7 @@ from mmovseg.inference.predictor import Predictor
 from mmovseg.visualization.heatmaps import HeatmapScene, draw_heatmaps
 from mmovseg.visualization.panels import PanelRow, draw_panels
 
-TYPICAL_MINUTES = 6
+TYPICAL_MINUTES = 7
 NAMES: dict[Modality, str] = {"both": "fused", "optical": "optical", "sar": "sar"}
 _TITLES = {"both": "optical + SAR, fused", "optical": "optical only", "sar": "SAR only"}
 _PANEL_ROWS, _HEATMAP_SCENES, _HEATMAP_PROMPTS = 4, 2, 4
