@@ -332,7 +332,8 @@ def _writers(context: Context, start_iter: int) -> detectron2_hooks.PeriodicWrit
     _trim_metrics(metrics_file, start_iter)
     writers: list[EventWriter] = [
         ProgressPrinter(max_iter=train.max_iter, device=context.device),
-        JSONWriter(str(metrics_file)),
+        # Unsmoothed: a median over the last iterations would differ after a resume, which starts with an empty history.
+        JSONWriter(str(metrics_file), window_size=1),
     ]
     if train.tensorboard:
         writers.append(TensorboardXWriter(str(context.output_dir), purge_step=start_iter))
