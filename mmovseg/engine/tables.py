@@ -3,6 +3,7 @@
 A table is a JSON file below ``configs/tables``: ``title``, ``seeds``, and ``runs`` with ``name``, ``label``,
 ``config``, ``evaluate`` (modalities; the first is the run's own) and optional ``overrides``. Rows are appended as they
 finish, so that a stopped table goes on where it was.
+`peak_memory_mb` is that of the process so far: with several runs in one process, an upper bound for the later ones.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,24 +34,23 @@ STEPS = (
 )
 
 
-def make_zoo(
-    output: str | Path,
-    *,
-    steps: Sequence[ZooStep] = STEPS,
-    seed: int = 0,
-    overrides: Sequence[str] = (),
-    ship: bool = True,
-) -> list[Path]:
-    """Train the steps in order and put the weights into the package (or, without `ship`, beside the runs).
+def make_zoo(output: str | Path, *, steps: Sequence[ZooStep] = STEPS, seed: int = 0) -> list[Path]:
+    """Train the steps in order and put the weights into the package, where the later steps read them.
 
-    A later step reads the shipped file of an earlier one, so `ship=False` only rehearses.
+    Args:
+        output: folder for the runs.
+        steps: what to make.
+        seed: of every training.
+
+    Returns:
+        The files written.
     """
     made = []
     for number, step in enumerate(steps, start=1):
         folder = Path(output) / step.name
         print(f"step {number} of {len(steps)}: {step.name}, {step.what} ({step.config})", flush=True)
-        run = train_main(["--config-file", step.config, f"train.seed={seed}", f"train.output_dir={folder}", *overrides])
-        target = folder / f"{step.name}.safetensors"
+        run = train_main(["--config-file", step.config, f"train.seed={seed}", f"train.output_dir={folder}"])
+        target = FOLDER / f"{step.name}.safetensors"
         facts = {
             "command": f"python tools/train_net.py --config-file configs/{step.config} train.seed={seed}",
             "made_by": "python tools/make_zoo.py",
@@ -62,9 +60,6 @@ def make_zoo(
             "data": "MiniEarth train, domain default, seed 0",
         }
         export_part(run["checkpoint"], target, part=step.part, half=True, facts=facts)
-        if ship:
-            shutil.copyfile(target, FOLDER / target.name)
-            target = FOLDER / target.name
         made.append(target)
         print(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)", flush=True)
     return made

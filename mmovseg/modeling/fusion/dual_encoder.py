@@ -112,7 +112,6 @@ class DualEncoderFusionHead(nn.Module):
         self.decode_mid = GuidedDoubleConv(coarse + mid, sources * guidance_channels[0], mid)
         self.decode_fine = GuidedDoubleConv(mid + fine, sources * guidance_channels[1], fine)
         self.classifier = nn.Conv2d(fine, 1, 1)
-        self.sources = sources
 
     def forward(
         self,

@@ -86,21 +86,21 @@ class PatchAligner(nn.Module):
         with torch.no_grad():
             target = self.teacher(views[self.teacher_view].x)
         features = self.student(views[self.student_view].x)
-        total = next(iter(target.values())).shape[0] * next(iter(target.values()))[0, 0].numel()
+        total = target[self.levels[0]][:, 0].numel()  # N*h*w
         chosen = torch.randperm(total)[: self.patches_per_step].to(views[self.student_view].x.device)
         losses: dict[str, list[Tensor]] = {name: [] for name in self.loss_weights}
         accuracies = []
         for level in self.levels:
             student, teacher = (_patches(maps[level])[chosen] for maps in (features, target))
+            # The accuracy is logged whatever is trained, so InfoNCE is always there.
             contrastive, accuracy = patch_info_nce(student, teacher, temperature=self.temperature)
             accuracies.append(accuracy)
-            every = {
-                "infonce": contrastive,
-                "l1": patch_regression(student, teacher, norm="l1"),
-                "mse": patch_regression(student, teacher, norm="mse"),
-            }
-            for name, terms in losses.items():
-                terms.append(every[name])
+            if "infonce" in losses:
+                losses["infonce"].append(contrastive)
+            if "l1" in losses:
+                losses["l1"].append(patch_regression(student, teacher, norm="l1"))
+            if "mse" in losses:
+                losses["mse"].append(patch_regression(student, teacher, norm="mse"))
         if self.training:
             get_event_storage().put_scalar("align_accuracy", torch.stack(accuracies).mean().item())
         return {f"loss_{name}": self.loss_weights[name] * torch.stack(terms).mean() for name, terms in losses.items()}
