@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmovseg.config import LazyCall, get_config
 from mmovseg.data.vocabulary import get_vocabulary, vocabulary_from_names
 from mmovseg.errors import UserError
+from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.clip import trainable_elements
 from tests.modeling.conftest import VOCABULARY, build_xs, make_inputs
 
@@ -192,6 +194,38 @@ def test_bad_batches_are_refused_in_one_sentence(model, spoil, words):
 def _drop_all(items):
     for item in items:
         del item["sar"], item["image"]
+
+
+def six_band_model():
+    """Reads two dates; CLIP reads the second one."""
+    config = get_config("common/models/mmovseg_xs.py")
+    encoder = config.optical_encoder
+    encoder.in_chans = 6
+    norm = LazyCall(PixelNorm)(mean=(110.0,) * 6, std=(40.0,) * 6)
+    return build_xs(optical_encoder=encoder, optical_norm=norm, clip_bands=(3, 4, 5)).eval()
+
+
+def test_clip_reads_its_bands_and_the_dense_encoder_all():
+    model = six_band_model()
+    inputs = make_inputs(1)
+    after = inputs[0]["image"]
+    inputs[0]["image"] = torch.cat([after.flip(1), after])
+    found = model.explain(inputs)[0]
+    three = model.clip.encode_image(model.clip_norm(after)[None])["dense"]
+    text = model.clip.encode_vocabulary(VOCABULARY)
+    expected = torch.einsum("ndhw,kd->nkhw", torch.nn.functional.normalize(three, dim=1), text)[0]
+    torch.testing.assert_close(found["global_similarity"], expected, atol=1e-5, rtol=1e-5)
+    inputs[0]["image"] = torch.cat([after, after])
+    other = model.explain(inputs)[0]
+    assert torch.equal(other["global_similarity"], found["global_similarity"])
+    assert not torch.allclose(other["dense_similarity"], found["dense_similarity"], atol=1e-3)
+
+
+def test_clip_bands_that_an_image_does_not_have_are_refused():
+    with pytest.raises(UserError, match=r"'image' of 'made.tif' has 3 channels, so the channels \(3, 4, 5\)"):
+        six_band_model()(make_inputs(1))
+    with pytest.raises(UserError, match="needs an optical_norm"):
+        build_xs(clip_bands=(0, 1, 2))
 
 
 def test_sizes_of_the_modalities_must_agree(model):

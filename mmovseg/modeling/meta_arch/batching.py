@@ -23,13 +23,29 @@ class View:
     valid: Tensor | None
 
 
-def batch_view(inputs: Sequence[ModelInput], key: str, valid_key: str, norm: PixelNorm, multiple: int) -> View | None:
+def batch_view(
+    inputs: Sequence[ModelInput],
+    key: str,
+    valid_key: str,
+    norm: PixelNorm,
+    multiple: int,
+    *,
+    bands: Sequence[int] | None = None,
+) -> View | None:
     """Stack one modality; None when the inputs do not have it.
 
     Padding, nodata and NaN all end as 0 after normalisation (the mean of the training data) and as False in `valid`.
 
+    Args:
+        inputs: of one batch.
+        key: ``image``, ``sar``, ...
+        valid_key: its mask, which may be absent.
+        norm: constants of the channels that are read.
+        multiple: both sides are padded to a multiple of it.
+        bands: 0-based channels to read, in this order; None = all.
+
     Raises:
-        UserError: only a part of the batch has the modality, or two modalities of a sample differ in size.
+        UserError: only a part of the batch has the modality, or a band is asked for that an image does not have.
     """
     present = [item for item in inputs if key in item]
     if not present:
@@ -43,7 +59,10 @@ def batch_view(inputs: Sequence[ModelInput], key: str, valid_key: str, norm: Pix
     device = norm.mean.device
     images, masks, holes = [], [], False
     for item in inputs:
-        image: Tensor = item[key].to(device, non_blocking=True)  # type: ignore[literal-required]
+        image: Tensor = item[key]  # type: ignore[literal-required]
+        if bands is not None:
+            image = _select_bands(image, bands, item, key)
+        image = image.to(device, non_blocking=True)
         given: Tensor | None = item.get(valid_key)  # type: ignore[assignment]
         mask = torch.ones(image.shape[-2:], dtype=torch.bool) if given is None else given
         mask = mask.to(device)
@@ -58,6 +77,15 @@ def batch_view(inputs: Sequence[ModelInput], key: str, valid_key: str, norm: Pix
     valid = pad_to_multiple(torch.stack(masks)[:, None], multiple)
     holes = holes or valid.shape[-2:] != (height, width)
     return View(x, valid if holes else None)
+
+
+def _select_bands(image: Tensor, bands: Sequence[int], item: ModelInput, key: str) -> Tensor:
+    if not bands or min(bands) < 0 or max(bands) >= len(image):
+        raise UserError(
+            f"'{key}' of '{item.get('file_name', '?')}' has {len(image)} channels, so the channels "
+            f"{tuple(bands)} cannot be read (counted from 0)"
+        )
+    return image[list(bands)]
 
 
 def shared_vocabulary(inputs: Sequence[ModelInput]) -> Vocabulary:

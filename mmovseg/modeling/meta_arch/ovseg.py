@@ -36,6 +36,9 @@ class MMOVSeg(nn.Module):
         optical_encoder, sar_encoder: dense encoders with the same taps, or None to do without.
         head: `DualEncoderFusionHead` keyword arguments beyond the shapes, which come from the encoders.
         clip_norm, optical_norm, sar_norm: pixel constants for CLIP's and the dense encoders' inputs, raster units.
+        clip_bands: which channels of `image` CLIP reads (0-based, in this order) when `image` has more than the three
+            of a photo, for example two dates stacked; None = all. `clip_norm` then has the constants of these
+            channels, `optical_norm` and `optical_encoder` read all of them.
         modality: which modalities to use when the input has both.
         clip_grid_stride: pixels of network input a CLIP patch stands for. CLIP's input is resized so that its patches
             form the
@@ -45,7 +48,7 @@ class MMOVSeg(nn.Module):
         input_contract: what the rasters must be like; stored in checkpoints.
 
     Raises:
-        UserError: unknown modality, or a modality without an encoder.
+        UserError: unknown modality, a modality without an encoder, or `clip_bands` without an `optical_norm`.
     """
 
     @configurable
@@ -59,6 +62,7 @@ class MMOVSeg(nn.Module):
         clip_norm: PixelNorm,
         optical_norm: PixelNorm | None = None,
         sar_norm: PixelNorm | None = None,
+        clip_bands: Sequence[int] | None = None,
         modality: Modality = "both",
         clip_grid_stride: int | None = None,
         init_projection_from_clip: bool = False,
@@ -68,6 +72,9 @@ class MMOVSeg(nn.Module):
         _check_modality(modality, has_sar=sar_encoder is not None, has_norm=sar_norm is not None)
         self.clip, self.optical_encoder, self.sar_encoder = clip, optical_encoder, sar_encoder
         self.clip_norm, self.optical_norm, self.sar_norm = clip_norm, optical_norm, sar_norm
+        if clip_bands is not None and optical_encoder is not None and optical_norm is None:
+            raise UserError("clip_bands needs an optical_norm: the optical encoder reads all channels, CLIP only some")
+        self.clip_bands = tuple(int(band) for band in clip_bands) if clip_bands is not None else None
         self.modality: Modality = modality
         self.clip_grid_stride = clip_grid_stride or clip.patch_size
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
@@ -151,7 +158,11 @@ class MMOVSeg(nn.Module):
         """Batch optical for CLIP, optical for the dense encoder, and SAR, according to `modality` and what is there."""
         name = inputs[0].get("file_name", "?")
         use_optical, use_sar = self.modality != "sar", self.modality != "optical"
-        for_clip = batch_view(inputs, "image", "valid", self.clip_norm, self.multiple) if use_optical else None
+        for_clip = (
+            batch_view(inputs, "image", "valid", self.clip_norm, self.multiple, bands=self.clip_bands)
+            if use_optical
+            else None
+        )
         dense_norm = self.optical_norm if self.optical_norm is not None else self.clip_norm
         for_dense = (
             batch_view(inputs, "image", "valid", dense_norm, self.multiple)
