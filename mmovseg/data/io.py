@@ -216,7 +216,7 @@ class _Raster:
         except RasterioError as error:
             self._env.__exit__(None, None, None)
             raise UserError(f"{self.role} raster '{self.path}' {self._reason()}") from error
-        if self._source.driver == "PNG" and os.path.isfile(self.path) and not _png_is_whole(self.path):
+        if self._source.driver == "PNG" and os.path.isfile(self.path) and not png_is_whole(self.path):
             self.__exit__()
             raise UserError(f"{self.role} raster '{self.path}' is damaged or cut off: it lacks the end of a PNG file")
         return self
@@ -284,7 +284,7 @@ class _Raster:
         return np.ascontiguousarray(values.transpose(1, 2, 0)), mask
 
 
-def _png_is_whole(path: str) -> bool:
+def png_is_whole(path: str) -> bool:
     """Look for the closing chunk: GDAL reads a PNG that is cut off as zeros, without complaint."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)

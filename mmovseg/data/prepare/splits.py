@@ -1,0 +1,53 @@
+"""Which tile belongs to which split: published lists, or a seeded draw."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmovseg.errors import UserError
+
+
+def read_split_list(path: str | Path) -> list[str]:
+    """Read a published list: one file name a line; folders and extensions are dropped, empty lines skipped.
+
+    Returns:
+        Stems in the order of the list.
+
+    Raises:
+        UserError: the list is missing or empty, or names a stem twice.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"split list '{path}' cannot be read: {error.strerror}") from error
+    stems = [Path(line.strip().replace("\\", "/")).stem for line in lines if line.strip()]
+    if not stems:
+        raise UserError(f"split list '{path}' names no file")
+    if len(set(stems)) < len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise UserError(f"split list '{path}' names '{twice}' more than once")
+    return stems
+
+
+def split_stems(stems: Iterable[str], *, train_share: float = 0.5, seed: int = 0) -> dict[str, list[str]]:
+    """Draw train and val, independent of the order of the stems and of the machine.
+
+    Args:
+        stems: all, each once.
+        train_share: share of train, 0..1; the number is rounded up.
+        seed: of the draw.
+
+    Returns:
+        ``{"train": [...], "val": [...]}``, each sorted.
+
+    Raises:
+        UserError: `train_share` outside 0..1.
+    """
+    if not 0.0 <= train_share <= 1.0:
+        raise UserError(f"the share of train must lie within 0..1, got {train_share}")
+    drawn = sorted(stems, key=lambda stem: hashlib.sha256(f"{seed}/{stem}".encode()).digest())
+    count = math.ceil(len(drawn) * train_share - 1e-9)
+    return {"train": sorted(drawn[:count]), "val": sorted(drawn[count:])}
