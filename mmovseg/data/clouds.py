@@ -3,16 +3,21 @@
 A cloud is seeded noise, cut at the quantile that gives the wanted coverage. The same `CloudField` can be laid over many
 images, and a seed gives the same field for the same image size. Not a radiative transfer model: what matters is
 that opacity runs from haze to opaque cores, that edges are soft, and that shadows lie beside their cloud.
+Masks from a file: `mmovseg.data.clouds_fixed`. An independent generator: `mmovseg.data.clouds_package`.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 
+from mmovseg.checkpoint.save import atomic_write
 from mmovseg.data.miniearth.noise import fractal_normal, pixel_axis
 from mmovseg.errors import UserError
 
@@ -87,6 +92,52 @@ class CloudField:
         if optical.dtype == np.uint8:
             return np.rint(clouded, out=clouded).astype(np.uint8)
         return clouded.astype(optical.dtype)
+
+    def save(self, path: str | Path) -> None:
+        """Write all three arrays without loss to a ``.npz`` file, so that the same cloud can be laid again.
+
+        Raises:
+            UserError: the path does not end in ``.npz``, or its folder cannot be written to.
+        """
+        if Path(path).suffix != ".npz":
+            raise UserError(f"a cloud is saved as .npz, but the path is '{path}'")
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, alpha=self.alpha, color=self.color, shadow=self.shadow)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CloudField:
+        """Read what `save` wrote; nothing in the file is executed.
+
+        Raises:
+            UserError: the file is missing, damaged, or holds no cloud.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                field = cls(*(stored[name].astype(np.float32, copy=False) for name in ("alpha", "color", "shadow")))
+        except FileNotFoundError as error:
+            raise UserError(f"cloud '{path}' does not exist") from error
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zlib.error, BadZipFile) as error:
+            raise UserError(f"cloud '{path}' is no .npz with alpha, color and shadow, or it is damaged") from error
+        shape = field.alpha.shape
+        if len(shape) != 2 or field.shadow.shape != shape or field.color.shape != (*shape, 3):
+            raise UserError(
+                f"cloud '{path}' has alpha {shape}, color {field.color.shape} and shadow {field.shadow.shape}; "
+                "they must be (H, W), (H, W, 3) and (H, W)"
+            )
+        return field
+
+
+class Clouds(Protocol):
+    """What lays clouds over images: every synthesizer of this package, and any callable of this form.
+
+    It takes an image (H, W, 3) uint8 or float32 on the 0..255 scale and a generator, or the number of the cloud, and
+    returns the clouded image in the image's dtype, the opacity (H, W) float32 in [0, 1], and the fraction of light
+    taken by shadow (H, W) float32 in [0, 1).
+    """
+
+    def __call__(
+        self, optical: np.ndarray, rng: int | np.random.Generator | None = None, /
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
 
 class CloudSynthesizer:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from detectron2.data.transforms import Augmentation
 
-from mmovseg.data.clouds import CloudSynthesizer
+from mmovseg.data.clouds import Clouds
 from mmovseg.data.sample import IGNORE_LABEL, MODALITIES, DatasetDict, Modality, ModelInput, RawSample, Reader
 from mmovseg.data.transforms import JointSample, OpticalJitter, SarJitter
 from mmovseg.data.vocabulary import Vocabulary
@@ -38,7 +38,7 @@ class OpticalSARMapper:
         geometry: detectron2 augmentations, applied jointly to all rasters.
         optical_photometric: applied to optical after the clouds.
         sar_photometric: applied to SAR.
-        clouds: laid over optical after the geometry; the opacity comes out as `cloud_alpha`.
+        clouds: laid over optical after the geometry; opacity and shadow come out as `cloud_alpha` and `cloud_shadow`.
         modality: keep both, or drop one (its keys are then absent, and it is not read).
         with_clear: also give `image_clear`, the same view without the cloud.
         keep_caption: also give one `caption`; training draws one, evaluation takes the first.
@@ -58,7 +58,7 @@ class OpticalSARMapper:
         geometry: Sequence[Augmentation] = (),
         optical_photometric: OpticalJitter | None = None,
         sar_photometric: SarJitter | None = None,
-        clouds: CloudSynthesizer | None = None,
+        clouds: Clouds | None = None,
         modality: Modality = "both",
         with_clear: bool = False,
         keep_caption: bool = False,
@@ -162,15 +162,17 @@ class OpticalSARMapper:
         if joint.optical is None or joint.optical_valid is None:
             return
         image, clear = joint.optical, joint.optical if joint.optical_clear is None else joint.optical_clear
-        alpha = joint.cloud_alpha
+        alpha, shadow = joint.cloud_alpha, None
         if self.clouds is not None:
-            image, alpha, _ = self.clouds(image, np.random.default_rng([*seeds, _CLOUDS]))
+            image, alpha, shadow = self.clouds(image, np.random.default_rng([*seeds, _CLOUDS]))
         item["image"] = self._finish_optical(image, joint.optical_valid, seeds)
         if self.with_clear:
             item["image_clear"] = self._finish_optical(clear, joint.optical_valid, seeds)
         item["valid"] = torch.from_numpy(joint.optical_valid)
         if alpha is not None:
             item["cloud_alpha"] = torch.from_numpy(np.ascontiguousarray(alpha, dtype=np.float32))
+        if shadow is not None:
+            item["cloud_shadow"] = torch.from_numpy(np.ascontiguousarray(shadow, dtype=np.float32))
 
     def _finish_optical(self, image: np.ndarray, valid: np.ndarray, seeds: list[int]) -> torch.Tensor:
         if self.optical_photometric is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 import numpy as np
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 IGNORE_LABEL = 255
 Modality = Literal["both", "optical", "sar"]
 MODALITIES: tuple[Modality, ...] = ("both", "optical", "sar")
+SarGeometry = Literal["paired", "official"]
+SAR_GEOMETRIES: tuple[SarGeometry, ...] = ("paired", "official")
+EvaluationModality = Literal["both", "optical", "sar", "shuffled-sar"]
+"""What a model can be tested with: a `Modality`, or both with the SAR raster of another sample (a control)."""
+EVALUATION_MODALITIES: tuple[EvaluationModality, ...] = get_args(EvaluationModality)
 
 
 class DatasetDict(TypedDict, total=False):
@@ -29,6 +34,9 @@ class DatasetDict(TypedDict, total=False):
     `file_name`, `sar_file_name`, `sem_seg_file_name`: paths (or descriptive ids for generated data).
     `height`, `width`: pixels of the optical raster. `image_id`: unique in the data set.
     `gsd_m`: metres per pixel. `cloud_fraction`: 0..1. `world`: what a generating reader needs, json-able.
+    `label_map`: stored label value -> class id (or 255) of this file, for data sets whose files number the classes
+    apart; goes before the reader's own.
+    `sar_from`: dict of the sample whose SAR raster is to be taken instead (`mmovseg.data.perturb`).
     """
 
     file_name: str
@@ -41,7 +49,9 @@ class DatasetDict(TypedDict, total=False):
     cloud_fraction: float
     caption: str
     captions: list[str]
+    label_map: dict[int, int]
     world: dict[str, Any]
+    sar_from: DatasetDict
 
 
 @dataclass
@@ -78,6 +88,7 @@ class ModelInput(TypedDict, total=False):
     sem_seg: (H, W) int64 indices into `vocabulary` (training) or the data set's label space (test), 255 = ignore.
     valid, sar_valid: (H, W) bool, True where the modality holds data. Absent = all True.
     cloud_alpha: (H, W) float32 opacity of the synthetic cloud, 0 clear .. 1 opaque.
+    cloud_shadow: (H, W) float32 fraction of light that the synthetic cloud's shadow takes away, 0 .. 1.
     height, width: size of the original optical raster; predictions are returned at this size.
     vocabulary: the classes asked for; all items of a batch share it.
     caption: one sentence (image-text training only).
@@ -90,6 +101,7 @@ class ModelInput(TypedDict, total=False):
     valid: Tensor
     sar_valid: Tensor
     cloud_alpha: Tensor
+    cloud_shadow: Tensor
     height: int
     width: int
     image_id: str

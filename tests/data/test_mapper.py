@@ -51,6 +51,7 @@ def test_keys_shapes_types(pairs):
         "image_clear": (torch.uint8, (3, *size)),
         "valid": (torch.bool, size),
         "cloud_alpha": (torch.float32, size),
+        "cloud_shadow": (torch.float32, size),
         "sar": (torch.float32, (2, *size)),
         "sar_valid": (torch.bool, size),
         "sem_seg": (torch.int64, size),
@@ -151,6 +152,7 @@ def test_clear_view_differs_only_by_the_cloud(pairs):
         pairs.dicts[0] | {"_draw": 1}
     )
     clear_sky = (item["cloud_alpha"] == 0) & item["valid"]
+    assert not item["cloud_shadow"].any()
     assert clear_sky.sum() > 20 and not torch.equal(item["image"], item["image_clear"])
     assert torch.equal(item["image"][:, clear_sky], item["image_clear"][:, clear_sky])
     no_cloud = build(**options)(pairs.dicts[0] | {"_draw": 1})
