@@ -59,6 +59,9 @@ setup(
     package_dir=PACKAGES,
     package_data={"mmovseg": DATA, **{name: ["**/*.py", "**/*.yaml"] for name in CONFIGS}},
     install_requires=read_requirements("base.in"),
-    extras_require={"dev": read_requirements("dev.in")},
+    extras_require={
+        "dev": read_requirements("dev.in"),
+        "clouds": [line for line in read_requirements("dev.in") if line.startswith("satellite-cloud-generator")],
+    },
     zip_safe=False,
 )
