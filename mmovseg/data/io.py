@@ -11,10 +11,11 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import rasterio
+from PIL import Image, ImageOps, UnidentifiedImageError
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -26,6 +27,10 @@ OPTICAL_RANGE_INTEGER = (0.0, 3000.0)
 """Default range of integers wider than 8 bit that becomes 0..255: reflectance 0 to 0.3, stored times 10,000 as
 Sentinel-2 products do. Land rarely exceeds it; cloud and snow saturate, as they do in the true-colour product."""
 
+Decoder = Literal["gdal", "pil"]
+DECODERS: tuple[Decoder, ...] = get_args(Decoder)
+
+_PIL_8_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _PNG_END = b"IEND"
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
@@ -89,6 +94,40 @@ def read_sar(
     return sar, valid
 
 
+def read_rgb8(path: str | Path, *, role: str = "optical") -> np.ndarray:
+    """Read an 8-bit image as detectron2 does, through PIL: grey is repeated, palettes are expanded, alpha is dropped.
+
+    The released checkpoints were trained on images read so. GDAL gives other values for a JPEG with reduced colour
+    planes, and it knows "no data", which PIL does not.
+
+    Args:
+        path: PNG, JPEG, GeoTIFF or what else PIL opens.
+        role: named in error messages.
+
+    Returns:
+        (H, W, 3) uint8; every pixel is data.
+
+    Raises:
+        UserError: the file is missing or damaged, or has more than 8 bits a value.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _PIL_8_BIT:
+                raise UserError(
+                    f"{role} raster '{path}' holds values of more than 8 bits (PIL mode '{image.mode}'), but the "
+                    "released models read 8-bit files only; convert it, or use a config with sar_geometry='paired'"
+                )
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{role} raster '{path}' does not exist") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{role} raster '{path}' is not an 8-bit image that PIL can read") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{role} raster '{path}' is damaged or cut off: its pixels cannot be read") from error
+
+
 def read_label(path: str | Path, *, label_map: Mapping[int, int] | None = None) -> np.ndarray:
     """Read class ids.
 
@@ -128,12 +167,16 @@ class FileReader:
         sar_bands: 1-based bands to read from the SAR files, None for all.
         sar_polarisations_in: names of the bands read, for example ``("VV", "VH")``; needed to pick by name.
         sar_polarisations: names to return, in order. None returns the bands as read.
+        sar_channels: bands that samples shall have: a file of one band is repeated, one of so many is kept.
         sar_nodata: see `read_sar`.
         amplitude8_top_db: calibration of the unit `amplitude8`, dB of the digital number 255.
-        label_map: see `read_label`.
+        label_map: see `read_label`; that of a dataset dict goes before it.
+        decoder: "gdal" reads anything and tells what is no data. "pil" reads optical and SAR like the release, see
+            `read_rgb8`: 8 bits, three channels, unit `amplitude8`, no masks; the options of bands are not for it.
 
     Raises:
-        UserError: unknown unit, or `sar_polarisations` without `sar_polarisations_in`.
+        UserError: unknown unit or decoder, `sar_polarisations` without `sar_polarisations_in`, or an option that the
+            decoder does not know.
     """
 
     def __init__(
@@ -146,9 +189,11 @@ class FileReader:
         sar_bands: Sequence[int] | None = None,
         sar_polarisations_in: Sequence[str] | None = None,
         sar_polarisations: Sequence[str] | None = None,
+        sar_channels: int | None = None,
         sar_nodata: float | None = None,
         amplitude8_top_db: float = AMPLITUDE8_TOP_DB,
         label_map: Mapping[int, int] | None = None,
+        decoder: Decoder = "gdal",
     ) -> None:
         for unit in (sar_unit_in, sar_unit):
             if unit not in SAR_UNITS:
@@ -157,10 +202,19 @@ class FileReader:
             raise UserError(
                 f"to pick the polarisations {', '.join(sar_polarisations)}, name those of the files as well"
             )
+        if decoder not in DECODERS:
+            raise UserError(f"unknown decoder '{decoder}'; known: {', '.join(DECODERS)}")
+        if decoder == "pil" and sar_unit_in != "amplitude8":
+            raise UserError(f"decoder 'pil' reads 8-bit SAR, so sar_unit_in must be 'amplitude8', not '{sar_unit_in}'")
+        options = (bands, optical_range, sar_bands, sar_polarisations_in, sar_nodata, sar_channels)
+        if decoder == "pil" and any(option is not None for option in options):
+            raise UserError("decoder 'pil' reads whole 8-bit images: leave out bands, ranges, channels and nodata")
+        self.decoder = decoder
         self.bands, self.optical_range = bands, optical_range
         self.sar_unit_in, self.sar_unit = sar_unit_in, sar_unit
         self.sar_bands, self.sar_nodata, self.amplitude8_top_db = sar_bands, sar_nodata, amplitude8_top_db
         self.sar_polarisations_in, self.sar_polarisations = sar_polarisations_in, sar_polarisations
+        self.sar_channels = sar_channels
         self.label_map = label_map
 
     def __call__(self, dataset_dict: DatasetDict) -> RawSample:
@@ -173,9 +227,7 @@ class FileReader:
         sizes: dict[str, tuple[int, int]] = {}
         if "file_name" in dataset_dict:
             path = dataset_dict["file_name"]
-            sample.optical, sample.optical_valid = read_optical(
-                path, bands=self.bands, optical_range=self.optical_range
-            )
+            sample.optical, sample.optical_valid = self._read_optical(path)
             sizes[path] = sample.optical.shape[:2]
         if "sar_file_name" in dataset_dict:
             path = dataset_dict["sar_file_name"]
@@ -183,16 +235,28 @@ class FileReader:
             sizes[path] = sample.sar.shape[:2]
         if "sem_seg_file_name" in dataset_dict:
             path = dataset_dict["sem_seg_file_name"]
-            sample.sem_seg = read_label(path, label_map=self.label_map)
+            sample.sem_seg = read_label(path, label_map=_whole_numbers(dataset_dict.get("label_map", self.label_map)))
             sizes[path] = sample.sem_seg.shape[:2]
         _check_same_size(sizes)
         return sample
 
+    def _read_optical(self, path: str) -> tuple[np.ndarray, np.ndarray]:
+        if self.decoder == "pil":
+            image = read_rgb8(path)
+            return image, np.ones(image.shape[:2], dtype=bool)
+        return read_optical(path, bands=self.bands, optical_range=self.optical_range)
+
     def _read_sar(self, path: str) -> tuple[np.ndarray, np.ndarray]:
-        sar, valid = read_sar(path, bands=self.sar_bands, nodata=self.sar_nodata)
+        if self.decoder == "pil":
+            sar = read_rgb8(path, role="SAR").astype(np.float32)
+            valid = np.ones(sar.shape[:2], dtype=bool)
+        else:
+            sar, valid = read_sar(path, bands=self.sar_bands, nodata=self.sar_nodata)
         if self.sar_polarisations_in is not None:
             wanted = self.sar_polarisations or self.sar_polarisations_in
             sar = select_polarisations(sar, self.sar_polarisations_in, wanted, source=str(path))
+        if self.sar_channels is not None:
+            sar = _repeat_bands(sar, self.sar_channels, str(path))
         sar = convert_sar(
             sar, unit_in=self.sar_unit_in, unit_out=self.sar_unit, amplitude8_top_db=self.amplitude8_top_db
         )
@@ -320,6 +384,17 @@ def _map_label(label: np.ndarray, valid: np.ndarray, label_map: Mapping[int, int
             raise UserError(f"label '{path}' has the value {value}, which the label map does not list")
         mapped[valid & (label == value)] = label_map.get(int(value), IGNORE_LABEL)
     return mapped
+
+
+def _whole_numbers(label_map: Mapping[int, int] | None) -> dict[int, int] | None:
+    """Undo what JSON does to the keys of a label map."""
+    return None if label_map is None else {int(stored): int(value) for stored, value in label_map.items()}
+
+
+def _repeat_bands(sar: np.ndarray, channels: int, path: str) -> np.ndarray:
+    if sar.shape[2] not in (1, channels):
+        raise UserError(f"SAR raster '{path}' has {sar.shape[2]} bands; one, or {channels}, can be read as {channels}")
+    return np.repeat(sar, channels, axis=2) if sar.shape[2] == 1 else sar
 
 
 def _check_same_size(sizes: dict[str, tuple[int, int]]) -> None:

@@ -11,8 +11,18 @@ import torch
 from detectron2.data.transforms import Augmentation
 
 from mmovseg.data.clouds import Clouds
-from mmovseg.data.sample import IGNORE_LABEL, MODALITIES, DatasetDict, Modality, ModelInput, RawSample, Reader
-from mmovseg.data.transforms import JointSample, OpticalJitter, SarJitter
+from mmovseg.data.sample import (
+    IGNORE_LABEL,
+    MODALITIES,
+    SAR_GEOMETRIES,
+    DatasetDict,
+    Modality,
+    ModelInput,
+    RawSample,
+    Reader,
+    SarGeometry,
+)
+from mmovseg.data.transforms import GREY, JointSample, OpticalJitter, SarJitter, lay_on_canvas
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
 
@@ -38,6 +48,12 @@ class OpticalSARMapper:
         geometry: detectron2 augmentations, applied jointly to all rasters.
         optical_photometric: applied to optical after the clouds.
         sar_photometric: applied to SAR.
+        sar_geometry: "paired" moves SAR with the optical image, pixel by pixel. "official" does what the released
+            checkpoints were trained and tested with: `geometry` moves optical and label only, SAR stays as it is, and
+            each is cut, or filled with grey 128 (label 255), to the top left square of `canvas_px`. Optical and SAR
+            must be 8-bit then. No masks come out: the released models take the grey for data. Geometry that resizes
+            like theirs is `PilResizeShortestEdge`, decoding like theirs `FileReader(decoder="pil")`.
+        canvas_px: side of the square of the official geometry, pixels.
         clouds: laid over optical after the geometry; opacity and shadow come out as `cloud_alpha` and `cloud_shadow`.
         modality: keep both, or drop one (its keys are then absent, and it is not read).
         with_clear: also give `image_clear`, the same view without the cloud.
@@ -45,7 +61,8 @@ class OpticalSARMapper:
         seed: of everything random here.
 
     Raises:
-        UserError: unknown modality, prompts given for training, or more than 255 classes (255 means ignore).
+        UserError: unknown modality or geometry, prompts given for training, or more than 255 classes (255 means
+            ignore).
     """
 
     def __init__(
@@ -59,6 +76,8 @@ class OpticalSARMapper:
         optical_photometric: OpticalJitter | None = None,
         sar_photometric: SarJitter | None = None,
         clouds: Clouds | None = None,
+        sar_geometry: SarGeometry = "paired",
+        canvas_px: int = 384,
         modality: Modality = "both",
         with_clear: bool = False,
         keep_caption: bool = False,
@@ -66,6 +85,8 @@ class OpticalSARMapper:
     ) -> None:
         if modality not in MODALITIES:
             raise UserError(f"unknown modality '{modality}'; known: {', '.join(MODALITIES)}")
+        if sar_geometry not in SAR_GEOMETRIES:
+            raise UserError(f"unknown sar_geometry '{sar_geometry}'; known: {', '.join(SAR_GEOMETRIES)}")
         if is_train and prompts is not None:
             raise UserError(f"prompts ('{prompts.name}') are for evaluation; training asks for the seen classes")
         if len(vocabulary) > IGNORE_LABEL:
@@ -78,6 +99,7 @@ class OpticalSARMapper:
         self.optical_photometric = optical_photometric
         self.sar_photometric = sar_photometric
         self.clouds = clouds
+        self.canvas_px = canvas_px if sar_geometry == "official" else None
         self.modality = modality
         self.with_clear = with_clear
         self.keep_caption = keep_caption
@@ -89,8 +111,8 @@ class OpticalSARMapper:
         """Map one sample.
 
         Raises:
-            UserError: the file is unreadable, a label value is outside the class list, or the modality asked for is
-                absent; the message names the file.
+            UserError: the file is unreadable, a label value is outside the class list, the modality asked for is
+                absent, or rasters are not 8-bit in the official geometry; the message names the file.
         """
         raw = self._read(dataset_dict)
         seeds = self._stream_seed(dataset_dict)
@@ -102,13 +124,13 @@ class OpticalSARMapper:
             rng=np.random.default_rng([*seeds, _GEOMETRY]),
             optical=raw.optical,
             optical_clear=raw.facts.get("optical_clear") if self.with_clear else None,
-            optical_valid=raw.optical_valid,
+            optical_valid=raw.optical_valid if self.canvas_px is None else None,
             sar=raw.sar,
             sar_valid=raw.sar_valid,
             sem_seg=label if self.is_train else None,
             cloud_alpha=raw.facts.get("cloud_alpha") if raw.optical is not None else None,
         )
-        joint.apply_augmentations(self.geometry)
+        self._move(joint, raw, dataset_dict)
         item: ModelInput = {
             "image_id": str(dataset_dict.get("image_id", dataset_dict.get("file_name", ""))),
             "file_name": str(dataset_dict.get("file_name", dataset_dict.get("sar_file_name", ""))),
@@ -118,7 +140,8 @@ class OpticalSARMapper:
         }
         self._add_optical(item, joint, seeds)
         self._add_sar(item, joint, seeds)
-        label = joint.sem_seg if self.is_train else label
+        if self.is_train and joint.sem_seg is not None:
+            label = self._on_canvas(joint.sem_seg, IGNORE_LABEL)
         if label is not None:
             item["sem_seg"] = torch.from_numpy(label.astype(np.int64))
         if self.keep_caption:
@@ -137,6 +160,20 @@ class OpticalSARMapper:
             name = dataset_dict.get("file_name", dataset_dict.get("sar_file_name", "?"))
             raise UserError(f"sample '{name}' has no raster for modality '{self.modality}'")
         return raw
+
+    def _move(self, joint: JointSample, raw: RawSample, dataset_dict: dict[str, Any]) -> None:
+        """Apply the geometry: to everything, or in the official one to all but SAR."""
+        if self.canvas_px is None:
+            joint.apply_augmentations(self.geometry)
+            return
+        _check_8_bit(raw, dataset_dict)
+        joint.sar = joint.sar_valid = None
+        if joint.optical is not None or joint.sem_seg is not None:
+            joint.apply_augmentations(self.geometry)
+        joint.sar, joint.sar_valid = raw.sar, raw.sar_valid
+
+    def _on_canvas(self, array: np.ndarray, fill: float) -> np.ndarray:
+        return array if self.canvas_px is None else lay_on_canvas(array, self.canvas_px, fill)
 
     def _stream_seed(self, dataset_dict: dict[str, Any]) -> list[int]:
         if not self.is_train:
@@ -168,17 +205,22 @@ class OpticalSARMapper:
         item["image"] = self._finish_optical(image, joint.optical_valid, seeds)
         if self.with_clear:
             item["image_clear"] = self._finish_optical(clear, joint.optical_valid, seeds)
-        item["valid"] = torch.from_numpy(joint.optical_valid)
+        if self.canvas_px is None:
+            item["valid"] = torch.from_numpy(joint.optical_valid)
         if alpha is not None:
-            item["cloud_alpha"] = torch.from_numpy(np.ascontiguousarray(alpha, dtype=np.float32))
+            item["cloud_alpha"] = self._cloud_layer(alpha)
         if shadow is not None:
-            item["cloud_shadow"] = torch.from_numpy(np.ascontiguousarray(shadow, dtype=np.float32))
+            item["cloud_shadow"] = self._cloud_layer(shadow)
+
+    def _cloud_layer(self, layer: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self._on_canvas(layer, 0.0), dtype=np.float32))
 
     def _finish_optical(self, image: np.ndarray, valid: np.ndarray, seeds: list[int]) -> torch.Tensor:
         if self.optical_photometric is not None:
             # A fresh generator: the clouded and the clear view must be jittered alike.
             image = self.optical_photometric(image, np.random.default_rng([*seeds, _OPTICAL]))
         image = np.where(valid[:, :, None], image, np.zeros((), dtype=image.dtype))
+        image = self._on_canvas(image, GREY)
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     def _add_sar(self, item: ModelInput, joint: JointSample, seeds: list[int]) -> None:
@@ -188,14 +230,34 @@ class OpticalSARMapper:
         if self.sar_photometric is not None:
             sar = self.sar_photometric(sar, np.random.default_rng([*seeds, _SAR]))
         sar = np.where(joint.sar_valid[:, :, None], sar, np.float32(0)).astype(np.float32)
+        sar = self._on_canvas(sar, GREY)
         item["sar"] = torch.from_numpy(np.ascontiguousarray(sar.transpose(2, 0, 1)))
-        item["sar_valid"] = torch.from_numpy(joint.sar_valid)
+        if self.canvas_px is None:
+            item["sar_valid"] = torch.from_numpy(joint.sar_valid)
 
     def _add_caption(self, item: ModelInput, raw: RawSample, seeds: list[int]) -> None:
         if not raw.captions:
             raise UserError(f"sample '{item['file_name']}' has no caption, but the mapper was asked for one")
         pick = int(np.random.default_rng([*seeds, _CAPTION]).integers(len(raw.captions))) if self.is_train else 0
         item["caption"] = raw.captions[pick]
+
+
+def _check_8_bit(raw: RawSample, dataset_dict: dict[str, Any]) -> None:
+    """Refuse what the official geometry cannot show to a released model: it would be cut to 8 bits in silence."""
+    if raw.optical is not None and raw.optical.dtype != np.uint8:
+        raise UserError(
+            f"optical raster '{dataset_dict.get('file_name', '?')}' is {raw.optical.dtype} after reading, but the "
+            "official SAR geometry is for 8-bit images; use sar_geometry='paired'"
+        )
+    if raw.sar is None:
+        return
+    values = raw.sar if raw.sar_valid is None else raw.sar[raw.sar_valid]
+    wrong = (values != np.rint(values)) | (values < 0) | (values > 255)
+    if wrong.any():
+        raise UserError(
+            f"SAR raster '{dataset_dict.get('sar_file_name', '?')}' has the value {values[wrong][0]:g}, but the "
+            "official SAR geometry is for 8-bit SAR, 0..255; use sar_geometry='paired'"
+        )
 
 
 def _label_source(dataset_dict: dict[str, Any]) -> str:

@@ -15,13 +15,17 @@ from mmovseg.data.transforms.geometry import (
     Rotate90Transform,
 )
 from mmovseg.data.transforms.joint import JointSample
+from mmovseg.data.transforms.official import GREY, PilResizeShortestEdge, PilResizeTransform, lay_on_canvas
 from mmovseg.data.transforms.photometric import OpticalJitter, SarJitter
 
 __all__ = [
     "AffineTransform",
     "FixedSizePad",
+    "GREY",
     "JointSample",
     "OpticalJitter",
+    "PilResizeShortestEdge",
+    "PilResizeTransform",
     "RandomCrop",
     "RandomFlip",
     "RandomRotate90",
@@ -33,4 +37,5 @@ __all__ = [
     "ResizeTransform",
     "Rotate90Transform",
     "SarJitter",
+    "lay_on_canvas",
 ]

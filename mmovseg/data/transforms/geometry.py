@@ -41,6 +41,9 @@ class ResampleTransform(Transform):
     Pixels from outside: images repeat the border, labels and masks get 255.
     """
 
+    resamples_uint8 = False
+    """True when 8-bit images must reach `apply_image` as they are, because it rounds in its own way."""
+
 
 class Rotate90Transform(IndexTransform):
     """Rotate by `turns` quarter turns counter-clockwise.

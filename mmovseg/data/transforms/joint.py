@@ -126,7 +126,8 @@ def _move_image(
 ) -> np.ndarray | None:
     if image is None or new_valid is None or valid is None:
         return None
-    if isinstance(tfm, _INDEX_TRANSFORMS):
+    as_stored = isinstance(tfm, ResampleTransform) and tfm.resamples_uint8 and image.dtype == np.uint8 and valid.all()
+    if isinstance(tfm, _INDEX_TRANSFORMS) or as_stored:
         moved = np.array(tfm.apply_image(image))
     else:
         moved = _resample(tfm, image.astype(np.float32), valid)
