@@ -6,7 +6,7 @@ Folders lie under `DETECTRON2_DATASETS` (default: ``datasets``), laid out as dat
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,15 @@ from typing import Any, cast
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from mmovseg.data.datasets.folders import load_pair_folder
+from mmovseg.data.datasets.layouts import (
+    Facts,
+    LabelIds,
+    Layout,
+    find_layout,
+    load_layout,
+    missing_message,
+    own_layout,
+)
 from mmovseg.data.sample import IGNORE_LABEL
 from mmovseg.data.vocabulary import Vocabulary, get_vocabulary
 from mmovseg.errors import UserError
@@ -31,15 +39,35 @@ class DatasetEntry:
     name: registered as ``<name>_<split>``.
     splits: which there are.
     vocabulary: key of the class list (`mmovseg.data.vocabulary.get_vocabulary`).
-    load: ``load(split, **options) -> list[dict]``.
     about: one line for `datasets/README.md` and listings.
+    layouts: where the files may lie, the first that exists is taken; empty for generated data.
+    facts: reported figures, to compare a copy with.
+    prepare: the script that makes it from the public download.
+    loader: ``loader(split, **options) -> list[dict]``; None loads pairs of the layouts.
     """
 
     name: str
     splits: tuple[str, ...]
     vocabulary: str
-    load: Callable[..., DatasetDicts]
     about: str
+    layouts: tuple[Layout, ...] = ()
+    facts: Facts = Facts()
+    prepare: str = ""
+    loader: Callable[..., DatasetDicts] | None = None
+
+    def load(self, split: str, **options: Any) -> DatasetDicts:
+        """Return the dataset dicts of a split; options of folder data sets: `pattern`, `labels` (see `load_layout`)."""
+        if self.loader is not None:
+            return self.loader(split, **options)
+        return self._load_pairs(split, **options)
+
+    def _load_pairs(self, split: str, *, pattern: str = "*", labels: LabelIds = "auto") -> DatasetDicts:
+        root = datasets_root()
+        layout = find_layout(self.layouts, split, root)
+        if layout is None:
+            raise UserError(missing_message(self.name, self.layouts, split, root, self.prepare))
+        vocabulary = get_vocabulary(self.vocabulary)
+        return load_layout(layout, split, root, vocabulary=vocabulary, pattern=pattern, labels=labels)
 
 
 def _load_miniearth(split: str, **options: Any) -> DatasetDicts:
@@ -48,26 +76,139 @@ def _load_miniearth(split: str, **options: Any) -> DatasetDicts:
     return cast(DatasetDicts, load_miniearth(split, **options))
 
 
-def _load_folders(split: str, *, folder: str, optical: str, pattern: str = "*") -> DatasetDicts:
-    base = datasets_root() / folder / split
-    if not base.is_dir():
-        raise UserError(f"folder '{base}' does not exist; set DETECTRON2_DATASETS or see datasets/README.md")
-    return load_pair_folder(base / optical, base / "sar", base / "label", pattern=pattern)
+def _load_ombria(split: str, **options: Any) -> DatasetDicts:
+    from mmovseg.data.datasets.ombria import load_ombria  # it splits by place, which no other data set needs
+
+    return cast(DatasetDicts, load_ombria(split, **options))
 
 
-def _folders(folder: str, optical: str) -> Callable[..., DatasetDicts]:
-    return partial(_load_folders, folder=folder, optical=optical)
+def _released(folder: str, optical: str, *, sar: str = "sar", train_label: str, splits: Sequence[str]) -> Layout:
+    """The layout of the MM-OVSeg authors' own download: training labels number the seen classes alone."""
+    labels = {"train": train_label, "val": "D2masks" if train_label != "D2masks6" else train_label}
+    names = {split: {"optical": optical, "sar": sar, "label": labels[split]} for split in splits}
+    folders = {
+        split: {role: f"{folder}/{split}/{name}" for role, name in roles.items()} for split, roles in names.items()
+    }
+    return Layout("MM-OVSeg release", folders, seen_only=("train",))
 
 
-_TRAIN_VAL = ("train", "val")
+def _released_thin_val() -> Layout:
+    """The release registers the validation of OEM-thin without the folder `val` for optical and label."""
+    folders = {"optical": "OEM/rgb_cloud_thin", "sar": "OEM/val/imgs", "label": "OEM/D2masks"}
+    return Layout("MM-OVSeg release, as registered", {"val": folders})
+
+
+_TV = ("train", "val")
+_PAPER = "MM-OVSeg, section 4.1.1"
+_PIE_FACTS = Facts({"train": 2433, "val": 2432}, (256, 256), source=_PAPER)
+_OEM_FACTS = Facts({"train": 4333, "val": 490}, (1024, 1024), source=_PAPER)
+_PIE, _DDHR, _OEM, _DFC = (f"datasets/prepare_{name}.py" for name in ("pie", "ddhr", "oem", "dfc2023"))
+
 TABLE: tuple[DatasetEntry, ...] = (
-    DatasetEntry("miniearth", ("train", "val", "test"), "miniearth", _load_miniearth, "generated, nothing to download"),
-    DatasetEntry("pie_cloud", _TRAIN_VAL, "pie", _folders("pie", "optical_cloud"), "PIE-RGB-SAR, synthetic clouds"),
-    DatasetEntry("pie_clean", _TRAIN_VAL, "pie", _folders("pie", "optical"), "PIE-RGB-SAR, cloud-free"),
-    DatasetEntry("ddhr_sk", _TRAIN_VAL, "ddhr_sk", _folders("ddhr_sk", "optical_cloud"), "DDHR South Korea, clouds"),
-    DatasetEntry("ddhr_ch", ("val",), "ddhr_ch", _folders("ddhr_ch", "optical_cloud"), "DDHR China, clouds, test only"),
-    DatasetEntry("oem_thick", _TRAIN_VAL, "oem", _folders("oem", "optical_thick"), "OpenEarthMap-SAR, thick clouds"),
-    DatasetEntry("oem_thin", _TRAIN_VAL, "oem", _folders("oem", "optical_thin"), "OpenEarthMap-SAR, thin clouds"),
+    DatasetEntry(
+        "miniearth",
+        ("train", "val", "test"),
+        "miniearth",
+        "generated, nothing to download",
+        loader=_load_miniearth,
+    ),
+    DatasetEntry(
+        "pie_cloud",
+        _TV,
+        "pie",
+        "PIE-RGB-SAR, synthetic clouds",
+        (
+            own_layout("pie", _TV, optical="optical_cloud"),
+            _released("PIE_RGBSAR", "rgb_clouds", train_label="D2masks6", splits=_TV),
+        ),
+        _PIE_FACTS,
+        _PIE,
+    ),
+    DatasetEntry(
+        "pie_clean",
+        _TV,
+        "pie",
+        "PIE-RGB-SAR, cloud-free",
+        (own_layout("pie", _TV), _released("PIE_RGBSAR", "rgb", train_label="D2masks6", splits=_TV)),
+        _PIE_FACTS,
+        _PIE,
+    ),
+    DatasetEntry(
+        "ddhr_sk",
+        _TV,
+        "ddhr_sk",
+        "DDHR South Korea, clouds",
+        (
+            own_layout("ddhr_sk", _TV, optical="optical_cloud"),
+            _released("DDSK", "rgb_clouds", train_label="D2masks3class", splits=_TV),
+        ),
+        Facts({"train": 3087, "val": 3086}, (256, 256), source=_PAPER),
+        _DDHR,
+    ),
+    DatasetEntry(
+        "ddhr_ch",
+        ("val",),
+        "ddhr_ch",
+        "DDHR China, clouds, test only",
+        (
+            own_layout("ddhr_ch", ("val",), optical="optical_cloud"),
+            _released("DDCH", "rgb_clouds", train_label="D2masks", splits=("val",)),
+        ),
+        Facts({}, (256, 256), source=_PAPER),
+        _DDHR,
+    ),
+    DatasetEntry(
+        "oem_thick",
+        _TV,
+        "oem",
+        "OpenEarthMap-SAR, thick clouds",
+        (
+            own_layout("oem", _TV, optical="optical_thick"),
+            _released("OEM", "rgb_cloud", sar="imgs", train_label="D2masks5class", splits=_TV),
+        ),
+        _OEM_FACTS,
+        _OEM,
+    ),
+    DatasetEntry(
+        "oem_thin",
+        _TV,
+        "oem",
+        "OpenEarthMap-SAR, thin clouds",
+        (
+            own_layout("oem", _TV, optical="optical_thin"),
+            _released("OEM", "rgb_cloud_thin", sar="imgs", train_label="D2masks5class", splits=_TV),
+            _released_thin_val(),
+        ),
+        _OEM_FACTS,
+        _OEM,
+    ),
+    DatasetEntry(
+        "spacenet6",
+        _TV,
+        "spacenet6",
+        "SpaceNet 6 Rotterdam, buildings",
+        (own_layout("spacenet6", _TV),),
+        Facts({}, (900, 900), georeferenced=True, source="SpaceNet 6 challenge; the split is our own"),
+        "datasets/prepare_spacenet6.py",
+    ),
+    DatasetEntry(
+        "dfc2023",
+        _TV,
+        "dfc2023",
+        "DFC2023 track 1, roof types",
+        (own_layout("dfc2023", _TV),),
+        Facts({}, (512, 512), source="2023 IEEE GRSS Data Fusion Contest; the split is our own"),
+        _DFC,
+    ),
+    DatasetEntry(
+        "dfc2023_building",
+        _TV,
+        "dfc2023_building",
+        "DFC2023 track 2, buildings",
+        (own_layout("dfc2023_building", _TV),),
+        Facts({}, (512, 512), source="2023 IEEE GRSS Data Fusion Contest; the split is our own"),
+        _DFC,
+    ),
 )
 
 
@@ -111,6 +252,18 @@ def register_pairs(name: str, load: Callable[[], DatasetDicts], *, vocabulary: V
     _describe(name, vocabulary, vocabulary.name)
 
 
+def dataset_entry(name: str) -> DatasetEntry:
+    """Return the line of the table for a data set, named without its split.
+
+    Raises:
+        UserError: there is none; the message lists the names.
+    """
+    for entry in TABLE:
+        if entry.name == name:
+            return entry
+    raise UserError(f"unknown data set '{name}'; known: {', '.join(entry.name for entry in TABLE)}")
+
+
 def known_datasets() -> list[str]:
     """Return the names of the table in its order."""
     return [f"{entry.name}_{split}" for entry in TABLE for split in entry.splits]
@@ -121,8 +274,8 @@ def get_dataset(name: str, **options: Any) -> DatasetDicts:
 
     Args:
         name: of the table (`known_datasets`) or registered with detectron2.
-        options: passed to the loader of the table: `num_scenes`, `size`, `domain`, `seed` for MiniEarth, `pattern` for
-            folders.
+        options: passed to the loader of the table: `num_scenes`, `size`, `domain`, `seed` for MiniEarth, `pattern` and
+            `labels` for folders (`mmovseg.data.datasets.layouts.load_layout`).
 
     Raises:
         UserError: unknown name, an option that the loader does not take, or missing files.

@@ -23,6 +23,7 @@ def load_pair_folder(
     label_dir: str | Path | None = None,
     *,
     pattern: str = "*",
+    label_map: Mapping[int, int] | None = None,
 ) -> list[dict[str, Any]]:
     """List the pairs of up to three folders; files belong together when they have the same stem.
 
@@ -31,6 +32,8 @@ def load_pair_folder(
         sar_dir: folder of the SAR rasters; None = a data set without SAR.
         label_dir: folder of the label rasters; None = without labels.
         pattern: which files to take, matched against the file name in every folder, for example ``"val_*"``.
+        label_map: stored label value -> class id, for folders that number classes in their own way; it comes out under
+            the key `label_map` of every dict and wins over the one of `FileReader`.
 
     Returns:
         Dataset dicts, sorted by stem, which is the `image_id`. Extensions may differ (``.tif .tiff .png .jpg .jpeg
@@ -52,7 +55,10 @@ def load_pair_folder(
                 f"'{partner}' has no partner named '{missing[0]}.*' in '{folders[key]}' "
                 f"({len(missing)} of {len(stems)} are missing there)"
             )
-    return [{key: str(files[stem]) for key, files in found.items()} | {"image_id": stem} for stem in stems]
+    shared: dict[str, Any] = {}
+    if label_map is not None and label_dir is not None:
+        shared["label_map"] = {int(stored): int(class_id) for stored, class_id in label_map.items()}
+    return [{key: str(files[stem]) for key, files in found.items()} | {"image_id": stem} | shared for stem in stems]
 
 
 def load_pair_csv(path: str | Path, *, root: str | Path | None = None) -> list[dict[str, Any]]:
