@@ -2,8 +2,10 @@
 
 from mmovseg.data.datasets.catalog import get_dataset, known_datasets, register_all, register_pairs
 from mmovseg.data.datasets.folders import load_pair_csv, load_pair_folder, load_pair_jsonl
+from mmovseg.data.datasets.settings import choose_sets
 
 __all__ = [
+    "choose_sets",
     "get_dataset",
     "known_datasets",
     "load_pair_csv",

@@ -1,0 +1,31 @@
+"""OMBRIA, both dates: train on all folds of its training part but one, test on the one left out."""
+
+from mmovseg.config import LazyCall as L
+from mmovseg.data.build import build_test_loader, build_train_loader
+from mmovseg.data.datasets.ombria import OmbriaReader, load_ombria
+from mmovseg.data.mapper import OpticalSARMapper
+from mmovseg.data.transforms import RandomCrop, RandomFlip, RandomRotate90
+from mmovseg.data.vocabulary import get_vocabulary
+from mmovseg.evaluation import OVSegEvaluator
+
+_vocabulary = L(get_vocabulary)(dataset="ombria", flavour="clean")
+
+_train = L(build_train_loader)(
+    dataset=L(load_ombria)(split="train", dates="both", fold=0),
+    mapper=L(OpticalSARMapper)(
+        is_train=True,
+        vocabulary=_vocabulary,
+        reader=L(OmbriaReader)(),
+        geometry=[L(RandomCrop)(size=64), L(RandomFlip)(vertical=True), L(RandomRotate90)()],
+        modality="both",
+    ),
+    batch_size=16,
+)
+_test = L(build_test_loader)(
+    dataset=L(load_ombria)(split="val", dates="both", fold=0),
+    mapper=L(OpticalSARMapper)(is_train=False, vocabulary=_vocabulary, reader=L(OmbriaReader)(), modality="both"),
+    batch_size=1,
+)
+_evaluator = L(OVSegEvaluator)(dataset_name="ombria_val", vocabulary=_vocabulary, modality="both")
+
+dataloader = dict(train=_train, test=_test, evaluator=_evaluator)
