@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from omegaconf import DictConfig
 
 from mmovseg.config import apply_overrides, find_config, load_config
-from mmovseg.data.sample import MODALITIES
+from mmovseg.data.sample import EVALUATION_MODALITIES
 from mmovseg.engine import launch
 from mmovseg.engine.evaluation import choose_evaluation
 from mmovseg.engine.log import close_logging, setup_logging
@@ -42,7 +42,11 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on from the state in train.output_dir")
     parser.add_argument("--vocabulary", metavar="V", help="class names to ask for: clean, released, or a .json file")
     parser.add_argument("--classes", metavar="NAMES", help='class names to ask for: "water, road"')
-    parser.add_argument("--modality", choices=MODALITIES, help="what the model sees in evaluation")
+    parser.add_argument(
+        "--modality",
+        choices=EVALUATION_MODALITIES,
+        help="what the model sees in evaluation; shuffled-sar is a control: both, with the SAR of another sample",
+    )
     parser.add_argument(
         "--num-gpus", type=int, default=1, help="processes on this machine (CPU processes without CUDA)"
     )

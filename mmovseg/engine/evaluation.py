@@ -19,6 +19,7 @@ from torch import nn
 from mmovseg.checkpoint.load import file_sha256
 from mmovseg.config import instantiate
 from mmovseg.config.instantiate import TARGET, resolve_target, target_arguments
+from mmovseg.data.perturb import SarOfAnother, shuffle_sar
 from mmovseg.data.vocabulary import get_vocabulary, vocabulary_from_file, vocabulary_from_names
 from mmovseg.errors import UserError
 
@@ -63,10 +64,12 @@ def choose_evaluation(
         config: changed in place.
         vocabulary: flavour of the data set's own vocabulary (``clean``, ``released``) or a JSON file.
         classes: comma-separated class names; excludes `vocabulary`.
-        modality: ``both``, ``optical`` or ``sar``.
+        modality: ``both``, ``optical``, ``sar``, or ``shuffled-sar``: both, but every sample gets the SAR raster of
+            another one, the same in every call.
 
     Raises:
-        UserError: both `vocabulary` and `classes`; nothing to evaluate; or the names are empty, doubled or unknown.
+        UserError: both `vocabulary` and `classes`; nothing to evaluate; the names are empty, doubled or unknown; or
+            shuffled SAR for a model that uses none.
     """
     if vocabulary is None and classes is None and modality is None:
         return
@@ -82,13 +85,27 @@ def choose_evaluation(
         if mapper is None or TARGET not in mapper:
             raise UserError(f"--vocabulary, --classes and --modality need a mapper in the test loader '{name}'")
         if modality is not None:
-            _set_argument(mapper, "modality", modality)
-            _set_argument(evaluator, "modality", modality)
+            choose_modality(config, loader, evaluator, modality)
         if vocabulary is not None or classes is not None:
             prompts = _prompts_node(mapper.get("vocabulary"), vocabulary, classes)
             instantiate(prompts)  # wrong names are told now, not after minutes of loading
             _set_argument(mapper, "prompts", prompts)
             _set_argument(evaluator, "prompts", copy.deepcopy(prompts))
+
+
+def choose_modality(config: DictConfig, loader: DictConfig, evaluator: DictConfig, modality: str) -> None:
+    """Set in one test loader and its evaluator what the model sees; see `choose_evaluation`."""
+    mapper = loader.mapper
+    if modality == "shuffled-sar":
+        if (config.get("model") or {}).get("modality") == "optical":
+            raise UserError("--modality shuffled-sar needs a model that uses SAR; this one has modality 'optical'")
+        for node, key in ((loader, "dataset"), (mapper, "reader")):
+            if node.get(key) is None:
+                raise UserError(f"--modality shuffled-sar needs a test loader with a {key} in its config")
+        loader.dataset = LazyCall(shuffle_sar)(dataset=loader.dataset)
+        mapper.reader = LazyCall(SarOfAnother)(reader=mapper.reader)
+    _set_argument(mapper, "modality", "both" if modality == "shuffled-sar" else modality)
+    _set_argument(evaluator, "modality", modality)
 
 
 def _set_argument(node: DictConfig, key: str, value: Any) -> None:

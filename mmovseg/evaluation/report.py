@@ -13,12 +13,14 @@ import numpy as np
 from tabulate import tabulate
 
 from mmovseg.checkpoint.save import atomic_write
-from mmovseg.data.sample import Modality
+from mmovseg.data.sample import EvaluationModality
 from mmovseg.evaluation.metrics import HEADLINE
 from mmovseg.visualization.confusion import draw_confusion
 
 
-def result_folder(output_dir: str | Path, dataset_name: str, modality: Modality, vocabulary_name: str) -> Path:
+def result_folder(
+    output_dir: str | Path, dataset_name: str, modality: EvaluationModality, vocabulary_name: str
+) -> Path:
     """Return `<output_dir>/eval/<dataset>/<modality>-<vocabulary>`, with names made safe for a file system."""
     return Path(output_dir) / "eval" / _safe(dataset_name) / f"{modality}-{_safe(vocabulary_name)}"
 

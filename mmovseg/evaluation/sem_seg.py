@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from mmovseg.data.clouds import COVERED_ALPHA
-from mmovseg.data.sample import IGNORE_LABEL, Modality, ModelInput, Prediction
+from mmovseg.data.sample import IGNORE_LABEL, EvaluationModality, ModelInput, Prediction
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
 from mmovseg.evaluation.confusion import ConfusionMatrix, sum_over_processes
@@ -47,7 +47,7 @@ class OVSegEvaluator(DatasetEvaluator):
         dataset_name: used in the result folder and in the report.
         vocabulary: the label space; label id = position. Its seen/unseen marks split the metrics.
         prompts: what the model is asked with, when that is not `vocabulary`; matched as `map_prompts` says.
-        modality: written down; the mapper is what withholds a modality.
+        modality: written down; loader and mapper are what withholds or disturbs a modality.
         output_dir: the run's output folder; None writes no files.
         provenance: facts to record (config, weights hash, data manifest hash, seed, ...); commit, versions,
             counts, time, hashes of vocabulary and labels are added.
@@ -59,7 +59,7 @@ class OVSegEvaluator(DatasetEvaluator):
         dataset_name: str,
         vocabulary: Vocabulary,
         prompts: Vocabulary | None = None,
-        modality: Modality = "both",
+        modality: EvaluationModality = "both",
         output_dir: str | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
@@ -239,6 +239,6 @@ def cloud_bin(cover: float) -> int:
     return min(int(cover * len(CLOUD_BINS)), len(CLOUD_BINS) - 1)
 
 
-def result_path(output_dir: str | Path, dataset_name: str, modality: Modality, vocabulary_name: str) -> Path:
+def result_path(output_dir: str | Path, dataset_name: str, modality: EvaluationModality, vocabulary_name: str) -> Path:
     """Return where `OVSegEvaluator` writes `result.json`."""
     return result_folder(output_dir, dataset_name, modality, vocabulary_name) / "result.json"

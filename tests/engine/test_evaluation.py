@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from mmovseg.config import instantiate, load_config
+from mmovseg.data.perturb import SarOfAnother
 from mmovseg.engine.cli import train_main
 from mmovseg.engine.evaluation import build_evaluators, choose_evaluation, evaluate, format_results, test_nodes
 from mmovseg.engine.hooks import flat_scalars
@@ -90,6 +91,20 @@ def test_classes_and_modality_reach_mapper_and_evaluator():
     assert (loader.mapper.modality, evaluator.modality) == ("sar", "sar")
     assert loader.mapper.prompts.names == "water, solar farm"
     assert evaluator.prompts == loader.mapper.prompts
+
+
+def test_shuffled_sar_is_both_with_other_sar():
+    config = load_config("miniearth/mmovseg_xs.py")
+    choose_evaluation(config, modality="shuffled-sar")
+    (loader, evaluator) = test_nodes(config)["miniearth_test"]
+    assert (loader.mapper.modality, evaluator.modality) == ("both", "shuffled-sar")
+    loader.dataset.dataset = [{"image_id": name, "sar_file_name": name} for name in "ab"]
+    assert [sample["sar_from"]["image_id"] for sample in instantiate(loader.dataset)] == ["b", "a"]
+    assert isinstance(instantiate(loader.mapper.reader), SarOfAnother)
+    with pytest.raises(UserError, match="this one has modality 'optical'"):
+        choose_evaluation(load_config("miniearth/mmovseg_xs_optical.py"), modality="shuffled-sar")
+    with pytest.raises(UserError, match="needs a test loader with a dataset"):
+        choose_evaluation(load_config(TOY), modality="shuffled-sar")
 
 
 def test_classes_reach_the_evaluator_as_a_vocabulary(tmp_path):
