@@ -101,7 +101,7 @@ def _measure(
         train_main([*argv, f"train.init_checkpoint={trained['checkpoint']}"])
         for file in sorted(folder.glob(f"eval/*/{modality}-*/result.json")):
             report = json.loads(file.read_text(encoding="utf-8"))
-            _append(results, _row(table, run, seed, modality, report, trained))
+            append_row(results, _row(table, run, seed, modality, report, trained))
 
 
 def _row(
@@ -135,11 +135,13 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _append(path: Path, row: Mapping[str, Any]) -> None:
+def append_row(path: str | Path, row: Mapping[str, Any], fields: Sequence[str] = FIELDS) -> None:
+    """Add one row to a CSV, which is made with a header of `fields` if it does not exist."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
         if fresh:
             writer.writeheader()
         writer.writerow(row)
@@ -154,19 +156,20 @@ def to_markdown(table: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> 
     for run in table["runs"]:
         for modality in run["evaluate"]:
             found = [row for row in rows if row["run"] == run["name"] and row["modality"] == modality]
-            cells = [_spread([float(row[name]) for row in found if row[name]]) for name in METRICS]
+            cells = [mean_and_spread([float(row[name]) for row in found if row[name]]) for name in METRICS]
             lines.append(f"| {run['label']} | {modality} | " + " | ".join(cells) + f" | {len(found)} |")
     first = table["runs"][0]
     controls = [row for row in rows if row["run"] == first["name"] and row["modality"] == first["evaluate"][0]]
-    cells = [_spread([float(row[f"permuted {name}"]) for row in controls]) for name in ("mIoU", "mIoU-unseen")]
+    cells = [mean_and_spread([float(row[f"permuted {name}"]) for row in controls]) for name in ("mIoU", "mIoU-unseen")]
     own, count = first["evaluate"][0], len(controls)
     lines.append(f"| control: {first['label']}, class names permuted | {own} | {cells[0]} | | {cells[1]} | | {count} |")
-    constant = _spread([float(row["constant mIoU-unseen"]) for row in controls])
+    constant = mean_and_spread([float(row["constant mIoU-unseen"]) for row in controls])
     lines.append(f"| control: best constant map | - | | | {constant} | | {len(controls)} |")
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return mean and sample standard deviation as text, the value alone if it is the only one."""
     if not values:
         return "not run"
     if len(values) == 1:
