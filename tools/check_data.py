@@ -1,0 +1,92 @@
+#!/usr/bin/env python
+"""Check a data set on disk: counts, pairs, sizes, label values, georeference, and the hashes of its manifest.
+
+    tools/check_data.py pie_cloud                     all splits; one line a fault
+    tools/check_data.py oem_thick --split val --fast  names, headers and sizes only
+    tools/check_data.py ddhr_sk --write-manifest      describe a clean copy, so that later changes are seen
+
+Exit status: 0 = no fault, 1 = faults, 2 = the data set is unknown or not there. Kinds of faults are listed in
+mmovseg/data/datasets/check.py, expected folders in datasets/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmovseg.data.datasets.catalog import dataset_entry, datasets_root
+from mmovseg.data.datasets.check import CheckReport, inspect_dataset
+from mmovseg.data.datasets.layouts import find_layout
+from mmovseg.data.datasets.manifest import MANIFEST_FILE, write_manifest
+from mmovseg.errors import exit_on_user_error
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("name", help="data set without its split, for example pie_cloud")
+    parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="data root (default: $DETECTRON2_DATASETS)")
+    parser.add_argument("--fast", action="store_true", help="read names, headers and sizes only")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="reading threads (default: 2)")
+    parser.add_argument(
+        "--write-manifest",
+        action="store_true",
+        help="check without the manifest that may be there and, if there is no fault but the count, write a new one",
+    )
+    parser.add_argument("--quiet", action="store_true", help="draw no progress bar")
+    return parser
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; `argv` None takes that of the process. Returns the exit status."""
+    args = argument_parser().parse_args(argv)
+    report = inspect_dataset(
+        args.name,
+        splits=args.split,
+        root=args.root,
+        fast=args.fast,
+        use_manifest=not args.write_manifest,
+        workers=args.workers,
+        show_progress=not args.quiet,
+    )
+    print_report(args.name, report)
+    if not args.write_manifest:
+        return 1 if report.faults else 0
+    if any(fault.kind != "wrong_count" for fault in report.faults):
+        print("no manifest written: it would describe a faulty copy")
+        return 1
+    folder = set_folder(args.name, args.root)
+    manifest = write_manifest(folder, show_progress=not args.quiet)
+    print(f"wrote {folder / MANIFEST_FILE}: {len(manifest['files'])} files")
+    return 0
+
+
+def print_report(name: str, report: CheckReport) -> None:
+    """Print a line a fault, the notes, and a summary."""
+    for fault in report.faults:
+        print(fault)
+    for note in report.notes:
+        print(f"note: {note}")
+    pairs = ", ".join(f"{split} {count}" for split, count in report.pairs.items()) or "none"
+    counts = Counter(fault.kind for fault in report.faults)
+    result = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())) or "no fault"
+    print(f"{name}: pairs: {pairs}; {result}")
+
+
+def set_folder(name: str, root: Path | None) -> Path:
+    """Return the folder of the data set that the check looked at."""
+    base, layouts = root or datasets_root(), dataset_entry(name).layouts
+    splits = [split for layout in layouts for split in layout.folders]
+    split, layout = next((s, found) for s in splits if (found := find_layout(layouts, s, base)) is not None)
+    return base / layout.set_folder(split)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
