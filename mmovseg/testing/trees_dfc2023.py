@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 
 from mmovseg.testing.fakes import write_raster
 
-Kind = Literal["roof", "building"]
+Name = Literal["dfc2023", "dfc2023_building"]
 
 TRAIN_CITIES, VAL_CITIES = ("Aarhus", "Berlin", "Copenhagen"), ("Dakar",)
 """Made up, but for their order: the fourth of the sorted names is val."""
@@ -22,9 +22,9 @@ ROOFS = (
     "pyramid_roof arched_roof dome other"
 ).split()
 
-_TRACKS: dict[Kind, tuple[str, str]] = {
-    "roof": ("track1", "roof_fine_train.json"),
-    "building": ("track2", "buildings_only_train.json"),
+_TRACKS: dict[Name, tuple[str, str]] = {
+    "dfc2023": ("track1", "roof_fine_train.json"),
+    "dfc2023_building": ("track2", "buildings_only_train.json"),
 }
 _NO_CITY = "P_0199"
 
@@ -35,8 +35,8 @@ def write_tree(
     layout: Literal["own", "public"] = "own",
     count: int = 3,
     size: int = 48,
-    kind: Kind = "roof",
     seed: int = 0,
+    name: Name = "dfc2023",
 ) -> Path:
     """Write a tree of DFC2023 whose tiles hold three buildings: a large one, one that covers a part of it, one apart.
 
@@ -45,28 +45,27 @@ def write_tree(
         layout: `public` is a track (with one tile without a city, which belongs to no split), `own` the prepared set.
         count: tiles a split; those of train go round its cities.
         size: side of a tile, pixels (512 in reality).
-        kind: roof types (track 1) or buildings (track 2).
         seed: of everything random.
+        name: roof types (track 1) or buildings (track 2).
 
     Returns:
         `root`.
     """
     rng, root = np.random.default_rng(seed), Path(root)
-    stems = {
+    tiles = {
         split: [f"{('SV', 'GF2')[i % 2]}_{cities[i % len(cities)]}_41.{4000 + i}_2.{1900 + i}" for i in range(count)]
         for split, cities in (("train", TRAIN_CITIES), ("val", VAL_CITIES))
     }
-    track, annotations = _TRACKS[kind]
-    coco: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": _categories(kind)}
-    for number, (split, stem) in enumerate((split, stem) for split, names in stems.items() for stem in names):
-        scene = _Scene(rng, size, first_class=number * 3, kind=kind)
+    track, annotations = _TRACKS[name]
+    coco: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": _categories(name)}
+    for number, (split, stem) in enumerate((split, stem) for split, stems in tiles.items() for stem in stems):
+        scene = _Scene(rng, size, first_class=number * 3, name=name)
         if layout == "public":
             scene.write_public(root / track / "train", stem, coco)
         else:
-            folder = "dfc2023" if kind == "roof" else "dfc2023_building"
-            scene.write_own(root / folder / split, stem)
+            scene.write_own(root / name / split, stem)
     if layout == "public":
-        _Scene(rng, size, first_class=0, kind=kind).write_public(root / track / "train", _NO_CITY, coco)
+        _Scene(rng, size, first_class=0, name=name).write_public(root / track / "train", _NO_CITY, coco)
         (root / track / annotations).write_text(json.dumps(coco), encoding="utf-8")
     return root
 
@@ -74,10 +73,10 @@ def write_tree(
 class _Scene:
     """Three rectangles; the second lies on the first. Every second tile has no coordinate system, as in reality."""
 
-    def __init__(self, rng: np.random.Generator, size: int, *, first_class: int, kind: Kind) -> None:
+    def __init__(self, rng: np.random.Generator, size: int, *, first_class: int, name: Name) -> None:
         unit = size // 8
         boxes = ((1, 5, 1, 5), (3, 5, 3, 5), (5, 7, 5, 8))  # rows, columns, in units
-        classes = [(first_class + i) % len(ROOFS) + 1 if kind == "roof" else 1 for i in range(3)]
+        classes = [(first_class + i) % len(ROOFS) + 1 if name == "dfc2023" else 1 for i in range(3)]
         self.masks = []
         self.label = np.zeros((size, size), dtype=np.uint8)
         for class_id, box in zip(classes, boxes, strict=True):
@@ -115,9 +114,9 @@ class _Scene:
         write_raster(folder / "label" / f"{stem}.tif", self.label, **self.place)
 
 
-def _categories(kind: Kind) -> list[dict[str, Any]]:
-    names = ROOFS if kind == "roof" else ["building"]
-    return [{"id": number, "name": name, "supercategory": name} for number, name in enumerate(names, 1)]
+def _categories(name: Name) -> list[dict[str, Any]]:
+    words = ROOFS if name == "dfc2023" else ["building"]
+    return [{"id": number, "name": word, "supercategory": word} for number, word in enumerate(words, 1)]
 
 
 def _segmentation(mask: np.ndarray, box: tuple[int, int, int, int], *, as_runs: bool) -> Any:

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 
 from mmovseg.data.datasets import catalog, get_dataset
+from mmovseg.data.datasets.check import check_dataset
 from mmovseg.data.io import FileReader
 from mmovseg.data.mapper import OpticalSARMapper
 from mmovseg.data.vocabulary import get_vocabulary
@@ -21,8 +22,8 @@ from mmovseg.testing.trees_dfc2023 import TRAIN_CITIES, VAL_CITIES, write_tree
 
 @pytest.fixture(scope="module")
 def download(tmp_path_factory):
-    root = write_tree(tmp_path_factory.mktemp("download"), layout="public", count=4, kind="roof")
-    return write_tree(root, layout="public", count=4, kind="building")
+    root = write_tree(tmp_path_factory.mktemp("download"), layout="public", count=4)
+    return write_tree(root, layout="public", count=4, name="dfc2023_building")
 
 
 @pytest.fixture
@@ -43,11 +44,11 @@ def run(tmp_path, monkeypatch, capsys):
     return run_it
 
 
-@pytest.mark.parametrize("kind", ["roof", "building"])
-def test_a_track_becomes_the_prepared_tree(download, run, tmp_path, kind):
-    status, out, _ = run(download, "--labels", kind)
+@pytest.mark.parametrize(("name", "labels"), [("dfc2023", "roof"), ("dfc2023_building", "building")])
+def test_a_track_becomes_the_prepared_tree(download, run, tmp_path, name, labels):
+    status, out, _ = run(download, "--labels", labels)
     assert status == 0 and "8 tiles written, 0 were there (train 4, val 4: Dakar; 1 without a city)" in out
-    expected = write_tree(tmp_path / "expected", layout="own", count=4, kind=kind)
+    expected = write_tree(tmp_path / "expected", layout="own", count=4, name=name)
     paths = sorted(expected.rglob("*.tif"))
     assert len(paths) == 24
     for path in paths:
@@ -56,6 +57,8 @@ def test_a_track_becomes_the_prepared_tree(download, run, tmp_path, kind):
             np.testing.assert_allclose(made.read(), wanted.read(), rtol=0, atol=1e-4, err_msg=path.name)
             assert made.crs == wanted.crs and made.transform == wanted.transform, path.name
     assert len({path.stem for path in (run.root).rglob("label/*.tif")}) == 8
+    assert [fault.kind for fault in check_dataset(name, root=run.root)] == []
+    assert [fault.kind for fault in check_dataset(name, root=expected)] == []
 
 
 def test_an_archive_with_both_tracks_gives_each_its_own(download, run, tmp_path):

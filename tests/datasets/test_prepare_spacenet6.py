@@ -12,6 +12,7 @@ import rasterio
 from rasterio.warp import transform_geom
 
 from mmovseg.data.datasets import catalog, get_dataset
+from mmovseg.data.datasets.check import check_dataset
 from mmovseg.data.io import FileReader
 from mmovseg.data.mapper import OpticalSARMapper
 from mmovseg.data.vocabulary import get_vocabulary
@@ -60,6 +61,8 @@ def test_the_archive_becomes_the_prepared_tree(download, run, tmp_path):
             np.testing.assert_array_equal(made.read(), wanted.read(), err_msg=path.name)
             assert made.crs == wanted.crs and made.transform == wanted.transform, path.name
             assert str(made.nodata) == str(wanted.nodata), path.name
+    assert [fault.kind for fault in check_dataset("spacenet6", root=run.root)] == []
+    assert [fault.kind for fault in check_dataset("spacenet6", root=expected)] == []
     with rasterio.open(next((run.root / "spacenet6/train/sar").iterdir())) as made:
         assert made.descriptions == ("HH", "HV", "VH", "VV")
 
