@@ -47,6 +47,19 @@ class GuidedDoubleConv(nn.Module):
         return F.relu(self.norm2(self.conv2(y)))
 
 
+class GuidedUpsampling(nn.Module):
+    """Double the resolution of per-class maps (transposed convolution), then refine them with `GuidedDoubleConv`."""
+
+    def __init__(self, in_channels: int, up_channels: int, guidance_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, up_channels, 2, stride=2)
+        self.refine = GuidedDoubleConv(up_channels, guidance_channels, out_channels)
+
+    def forward(self, x: Tensor, guidance: Tensor | None, num_classes: int) -> Tensor:
+        """(N*K, C, h, w) and (N, G, 2h, 2w) -> (N*K, C_out, 2h, 2w); see `GuidedDoubleConv`."""
+        return self.refine(self.up(x), guidance, num_classes)
+
+
 def stride_adapter(in_channels: int, out_channels: int, *, stride_in: int, stride_out: int) -> nn.Module:
     """Return the one convolution that takes a map of `stride_in` to `stride_out` pixels.
 

@@ -19,6 +19,7 @@ from mmovseg.modeling.text.tokenizer import ReducedTokenizer, tokenize
 
 FinetuneMode = Literal["qv", "full", "none"]
 DenseMode = Literal["value_cls", "value_own", "value", "tokens"]
+WordChoice = Literal["all", "first"]
 
 # Templates that belong to a head. Paper Sec. 3.2.3: "a photo of {CLASSLIST}"; the release has one fixed sentence.
 TEMPLATES: dict[str, tuple[str, ...]] = {"paper": ("a photo of {}",), "released": ("A photo of a {} in the scene",)}
@@ -40,6 +41,8 @@ class OpenCLIPEncoder(nn.Module):
         finetune: what trains. ``qv``: query and value weights of every attention (the release; the only choice that
             meets the paper's 31M trainable parameters); ``full``: everything; ``none``.
         templates: prompt templates, averaged after normalisation, or the name of a head: ``paper`` or ``released``.
+        words: which words stand for a class: ``all``, its name and its synonyms, averaged; ``first``, the part of the
+            name before the first comma alone (the release).
 
     Raises:
         UserError: unknown name, tag or file, or weights that cannot be downloaded.
@@ -55,6 +58,7 @@ class OpenCLIPEncoder(nn.Module):
         dense: DenseMode = "value_cls",
         finetune: FinetuneMode = "qv",
         templates: str | Sequence[str] = "paper",
+        words: WordChoice = "all",
     ) -> None:
         super().__init__()
         tag = weights if weights and weights in _tags(name) else None
@@ -63,6 +67,9 @@ class OpenCLIPEncoder(nn.Module):
         self.dense = dense
         self.taps = tuple(int(tap) for tap in taps)
         self.templates = _templates(templates)
+        if words not in ("all", "first"):
+            raise UserError(f"clip words must be all or first, got '{words}'")
+        self.words = words
         self._text_cache: dict[tuple[Any, ...], Tensor] = {}
         if weights and tag is None:
             load_weights(self.model, weights)
@@ -145,11 +152,14 @@ class OpenCLIPEncoder(nn.Module):
         return self.model.encode_text(tokenize(self.tokenizer, texts).to(device), normalize=True)
 
     def encode_vocabulary(self, vocabulary: Vocabulary) -> Tensor:
-        """Return (K, D) unit-length class embeddings: unit-length prompts averaged over templates and synonyms.
+        """Return (K, D) unit-length class embeddings: unit-length prompts averaged over templates and `words`.
 
         Without a graph the result is kept until the text weights change, keyed by templates and names.
         """
-        words = [(entry.name, *entry.synonyms) for entry in vocabulary.classes]
+        words = [
+            (entry.name, *entry.synonyms) if self.words == "all" else (entry.name.split(", ")[0],)
+            for entry in vocabulary.classes
+        ]
         if torch.is_grad_enabled():
             return self._embed_words(words)
         key = (self.templates, tuple(words), self._text_state())

@@ -28,6 +28,8 @@ def _encoder_node(in_chans: int, mean: list[float], std: list[float], clip: list
     node.IMAGE_SIZE = 0  # 0 = the timm model's own
     node.MODEL_ARGS = CfgNode(new_allowed=True)  # further constructor arguments
     node.LOCAL_LAST_BLOCK = False
+    node.POSITION_RESIZE = "timm"  # or "dino_v1"
+    node.KEEP_ROPE_PERIODS = False
     node.FREEZE = True
     node.NORM = CfgNode({"MEAN": mean, "STD": std, "CLIP": clip})
     return node
@@ -39,6 +41,8 @@ def add_mmovseg_config(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM_ENCODER = _encoder_node(3, *imagenet, [])
     node = cfg.MODEL.MMOVSEG = CfgNode()
     node.MODALITY = "both"
+    node.NETWORK_SIZE = 0  # 0 = inputs are read at their own size
+    node.PAD_MULTIPLE = 0  # 0 = the coarsest stride
     node.CLIP = CfgNode()
     node.CLIP.NAME = "ViT-B-16-quickgelu"  # "" = see ARCHITECTURE
     node.CLIP.ARCHITECTURE = CfgNode(new_allowed=True)  # architecture as data, instead of NAME
@@ -47,6 +51,8 @@ def add_mmovseg_config(cfg: CfgNode) -> None:
     node.CLIP.DENSE = "value_cls"
     node.CLIP.FINETUNE = "qv"
     node.CLIP.TEMPLATES = list(TEMPLATES["paper"])
+    node.CLIP.WORDS = "all"  # or "first"
+    node.CLIP.BANDS = []  # channels of the image that CLIP reads, [] = all
     node.CLIP.GRID_STRIDE = 0  # 0 = CLIP's patch size
     node.CLIP.INIT_PROJECTION = False
     node.CLIP.NORM = CfgNode(
@@ -56,6 +62,8 @@ def add_mmovseg_config(cfg: CfgNode) -> None:
     node.SAR = _encoder_node(2, [-12.0, -18.5], [5.5, 5.5], [-35.0, 10.0])
     node.OPTICAL.NAME = node.SAR.NAME = "vit_base_patch16_224.dino"
     node.HEAD = CfgNode()
+    node.HEAD.NAME = "paper"  # or "released", of which OPTIONS holds all arguments; the rest here is the paper head's
+    node.HEAD.OPTIONS = CfgNode(new_allowed=True)
     node.HEAD.STRIDES = [8, 4, 16]
     node.HEAD.CHANNELS = [64, 32, 128]
     node.HEAD.GUIDANCE_CHANNELS = [32, 16]
@@ -80,12 +88,19 @@ def timm_encoder_from_node(node: CfgNode) -> TimmEncoder | None:
         image_size=node.IMAGE_SIZE or None,
         model_args=_plain(node.MODEL_ARGS),
         local_last_block=node.LOCAL_LAST_BLOCK,
+        position_resize=node.POSITION_RESIZE,
+        keep_rope_periods=node.KEEP_ROPE_PERIODS,
         freeze=node.FREEZE,
     )
 
 
 def _norm_from_node(node: CfgNode) -> PixelNorm:
     return PixelNorm(mean=node.MEAN, std=node.STD, clip=node.CLIP or None)
+
+
+def _head_arguments(node: CfgNode) -> dict[str, Any]:
+    own = {key: value for key, value in node.items() if key not in ("NAME", "OPTIONS")} if node.NAME == "paper" else {}
+    return {"name": node.NAME} | {key.lower(): value for key, value in (own | _plain(node.OPTIONS)).items()}
 
 
 @BACKBONE_REGISTRY.register()
@@ -109,17 +124,21 @@ def mmovseg_arguments(cfg: CfgNode) -> dict[str, Any]:
         dense=node.CLIP.DENSE,
         finetune=node.CLIP.FINETUNE,
         templates=node.CLIP.TEMPLATES,
+        words=node.CLIP.WORDS,
     )
     optical, sar = timm_encoder_from_node(node.OPTICAL), timm_encoder_from_node(node.SAR)
     return dict(
         clip=clip,
         optical_encoder=optical,
         sar_encoder=sar,
-        head={key.lower(): value for key, value in node.HEAD.items()},
+        head=_head_arguments(node.HEAD),
         clip_norm=_norm_from_node(node.CLIP.NORM),
         optical_norm=_norm_from_node(node.OPTICAL.NORM) if optical is not None else None,
         sar_norm=_norm_from_node(node.SAR.NORM) if sar is not None else None,
         modality=node.MODALITY,
+        clip_bands=node.CLIP.BANDS or None,
         clip_grid_stride=node.CLIP.GRID_STRIDE or None,
+        network_size=node.NETWORK_SIZE or None,
+        pad_multiple=node.PAD_MULTIPLE or None,
         init_projection_from_clip=node.CLIP.INIT_PROJECTION,
     )

@@ -1,7 +1,8 @@
 """Where each stage of the fusion looks for a prompt, after Figure 5 of the MM-OVSeg paper.
 
 Columns: the RGB image; h_gt, similarity of the global CLIP features with the prompt; h_dt, similarity of the fused
-dense (optical + SAR) features; h_fuse, both joined; and the final score. Rows: prompts, seen and unseen.
+dense (optical + SAR) features; h_fuse, both joined; with the head of the release, this after attention among places
+and classes; and the final score. Rows: prompts, seen and unseen.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("global_similarity", "$h_{gt}$", "global CLIP"),
     ("dense_similarity", "$h_{dt}$", "dense optical + SAR"),
     ("fused", "$h_{fuse}$", "both joined"),
+    ("aggregated", "$h_{agg}$", "after attention"),
     ("scores", "score", "after the decoder"),
 )
 _CELL_IN = 1.5

@@ -7,7 +7,7 @@ release uses a ViT-B/8. All of them, and every other timm model with `forward_in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -15,11 +15,14 @@ import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from timm.models import adapt_input_conv
-from timm.models.vision_transformer import checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from mmovseg.checkpoint.load import load_weights, read_state
 from mmovseg.errors import UserError
+from mmovseg.modeling.backbone.positions import DinoV1Transformer
+
+PositionResize = Literal["timm", "dino_v1"]
 
 
 class TimmEncoder(Backbone):
@@ -36,10 +39,15 @@ class TimmEncoder(Backbone):
         model_args: further arguments of the timm constructor (width, depth ... of a small model).
         local_last_block: let every token of the last block attend to itself alone (value path). The last attention
             mixes the scene into every token; without it, tokens of a CLIP tower say what is here, not what is around.
+        position_resize: how a learned position table is brought to another grid: ``timm`` (antialiased bicubic) or
+            ``dino_v1`` (`resize_positions_dino_v1`; what DINO and the MM-OVSeg release do).
+        keep_rope_periods: store the periods of the rotary positions with the weights. Published DINOv3 files hold them
+            rounded to bfloat16, timm computes them exactly; equal features need the stored ones.
         freeze: keep the weights fixed; the encoder then always runs in eval mode and without a graph.
 
     Raises:
-        UserError: the name is unknown, the weights cannot be had, or a tap is beyond the depth.
+        UserError: the name is unknown, the weights cannot be had, a tap is beyond the depth, or the model has no such
+            positions.
     """
 
     def __init__(
@@ -52,10 +60,16 @@ class TimmEncoder(Backbone):
         image_size: int | None = None,
         model_args: dict[str, Any] | None = None,
         local_last_block: bool = False,
+        position_resize: PositionResize = "timm",
+        keep_rope_periods: bool = False,
         freeze: bool = True,
     ) -> None:
         super().__init__()
         self.model = _create(name, weights == "timm", in_chans, image_size, dict(model_args or {}))
+        if position_resize != "timm":
+            _use_dino_v1_positions(self.model, name, position_resize)
+        if keep_rope_periods:
+            _store_rope_periods(self.model, name)
         if local_last_block:
             self.model.blocks[-1].attn = _ValueOnly(self.model.blocks[-1].attn)
         depth = len(self.model.blocks)
@@ -148,6 +162,24 @@ def _create(
             f"'model.safetensors' of the hub repository '{source}' into the Hugging Face cache, or give a local "
             f"file as `weights=<path>`"
         ) from error
+
+
+def _use_dino_v1_positions(model: nn.Module, name: str, position_resize: str) -> None:
+    if position_resize != "dino_v1":
+        raise UserError(f"position_resize must be timm or dino_v1, got '{position_resize}'")
+    plain = type(model) is VisionTransformer and model.pos_embed is not None
+    if not plain or model.num_prefix_tokens != 1 or model.no_embed_class:
+        raise UserError(
+            f"position_resize='dino_v1' needs a plain vision transformer with a class token, encoder '{name}' is none"
+        )
+    model.__class__ = DinoV1Transformer  # the same weights, another `_pos_embed`
+
+
+def _store_rope_periods(model: nn.Module, name: str) -> None:
+    rope = getattr(model, "rope", None)
+    if getattr(rope, "periods", None) is None:
+        raise UserError(f"keep_rope_periods needs rotary positions with periods, encoder '{name}' has none")
+    rope.register_buffer("periods", rope.periods, persistent=True)  # type: ignore[union-attr]
 
 
 def _load_clip_tower(model: nn.Module, path: str, in_chans: int) -> None:

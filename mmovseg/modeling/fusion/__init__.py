@@ -2,5 +2,7 @@
 
 from mmovseg.modeling.fusion.dense import DenseFusion
 from mmovseg.modeling.fusion.dual_encoder import DualEncoderFusionHead
+from mmovseg.modeling.fusion.heads import HEADS, FusionHead, build_head
+from mmovseg.modeling.fusion.released import CostAggregationHead
 
-__all__ = ["DenseFusion", "DualEncoderFusionHead"]
+__all__ = ["HEADS", "CostAggregationHead", "DenseFusion", "DualEncoderFusionHead", "FusionHead", "build_head"]

@@ -11,7 +11,7 @@ from mmovseg.layers.conv import masked_mean_pool, stride_adapter
 
 
 class DenseFusion(nn.Module):
-    """f_d^i = sigma_i(f_rgb^i) + sigma_i(f_sar^i), sigma_i a convolution to the text dimension at the level's stride.
+    """f_d^i = sigma_i(f_rgb^i) + sigma_i(f_sar^i), sigma_i a convolution to the level's width and stride.
 
     Source: Sec. 3.2.3. The paper writes one sigma_i for both modalities; the release has one each
         (`share_projections`).
@@ -20,16 +20,17 @@ class DenseFusion(nn.Module):
     Args:
         shapes: block name -> ShapeSpec(channels, stride) of the dense encoders, coarse blocks last, as `taps` gives
             them.
-        out_channels: text dimension D.
+        out_channels: width of all levels (the text dimension D in the paper), or one a level.
         strides: stride of each level, in the order of `shapes`. The release has 8, 4, 16 for blocks 4, 8, 12.
         share_projections: one sigma_i for both modalities (paper) or one each (release).
+        modalities: which ones there are, if each has its own sigma_i.
     """
 
     def __init__(
         self,
         shapes: Mapping[str, ShapeSpec],
         *,
-        out_channels: int,
+        out_channels: int | Sequence[int],
         strides: Sequence[int],
         share_projections: bool = True,
         modalities: Sequence[str] = ("optical", "sar"),
@@ -37,13 +38,14 @@ class DenseFusion(nn.Module):
         super().__init__()
         if len(strides) != len(shapes):
             raise ValueError(f"{len(shapes)} levels need as many strides, got {len(strides)}")
+        widths = [out_channels] * len(shapes) if isinstance(out_channels, int) else list(out_channels)
         names = ["shared"] if share_projections else list(modalities)
         self.share_projections = share_projections
         self.projections = nn.ModuleDict()
         for name in names:
             levels = nn.ModuleDict()
-            for (level, shape), stride in zip(shapes.items(), strides, strict=True):
-                levels[level] = stride_adapter(shape.channels, out_channels, stride_in=shape.stride, stride_out=stride)
+            for (level, shape), stride, width in zip(shapes.items(), strides, widths, strict=True):
+                levels[level] = stride_adapter(shape.channels, width, stride_in=shape.stride, stride_out=stride)
             self.projections[name] = levels
 
     def forward(
@@ -56,7 +58,7 @@ class DenseFusion(nn.Module):
             valid: modality -> (N, 1, H, W) bool, False where the modality holds no data; None = all valid.
 
         Returns:
-            block name -> (N, D, h_i, w_i).
+            block name -> (N, D_i, h_i, w_i).
         """
         fused: dict[str, Tensor] = {}
         for modality, maps in features.items():

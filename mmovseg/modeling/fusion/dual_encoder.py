@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmovseg.layers.conv import GuidedDoubleConv, resize, stride_adapter
 from mmovseg.modeling.fusion.dense import DenseFusion
+from mmovseg.modeling.losses import pixel_cross_entropy
 
 
 class SimilarityFusion(nn.Module):
@@ -61,6 +62,7 @@ class DualEncoderFusionHead(nn.Module):
         clip_shapes: block name -> ShapeSpec of the CLIP taps that guide the decoder; the first guides the first
             upsampling, the second the second.
         embed_dim: D.
+        modalities: of the dense encoders there are.
         strides: of the levels, in the order of the blocks; the last must be the coarsest.
         channels: C_i in the same order.
         guidance_channels: width of each guidance source at the first and second upsampling.
@@ -71,12 +73,16 @@ class DualEncoderFusionHead(nn.Module):
             vocabulary; None = all at once.
     """
 
+    # Logits go to the network's input grid first and from there to the raster.
+    resize_once = False
+
     def __init__(
         self,
         dense_shapes: Mapping[str, ShapeSpec] | None,
         clip_shapes: Mapping[str, ShapeSpec],
         *,
         embed_dim: int,
+        modalities: Sequence[str] = ("optical", "sar"),
         strides: Sequence[int] = (8, 4, 16),
         channels: Sequence[int] = (64, 32, 128),
         guidance_channels: Sequence[int] = (32, 16),
@@ -92,7 +98,13 @@ class DualEncoderFusionHead(nn.Module):
         self.class_chunk = class_chunk
         self.levels = list(dense_shapes) if dense_shapes else ["level1", "level2", "level3"]
         self.dense = (
-            DenseFusion(dense_shapes, out_channels=embed_dim, strides=strides, share_projections=share_projections)
+            DenseFusion(
+                dense_shapes,
+                out_channels=embed_dim,
+                strides=strides,
+                share_projections=share_projections,
+                modalities=modalities,
+            )
             if dense_shapes
             else None
         )
@@ -148,6 +160,14 @@ class DualEncoderFusionHead(nn.Module):
         chunk = len(text) if self.training or not self.class_chunk else self.class_chunk
         scores = [self._score(part, z_rgb, fused_unit, guidance, grid, explain) for part in text.split(chunk)]
         return torch.cat(scores, dim=1)
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Softmax cross-entropy over the classes asked for, see `pixel_cross_entropy`."""
+        return pixel_cross_entropy(logits, target)
+
+    def to_scores(self, logits: Tensor) -> Tensor:
+        """Scores are the logits; softmax over the classes gives probabilities."""
+        return logits
 
     def _size(self, grid: tuple[int, int], level: int) -> tuple[int, int]:
         return (grid[0] // self.strides[level], grid[1] // self.strides[level])

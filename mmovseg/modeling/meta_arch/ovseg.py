@@ -18,8 +18,7 @@ from mmovseg.layers.conv import resize
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
-from mmovseg.modeling.fusion import DualEncoderFusionHead
-from mmovseg.modeling.losses import pixel_cross_entropy
+from mmovseg.modeling.fusion import DualEncoderFusionHead, build_head
 from mmovseg.modeling.meta_arch.batching import View, batch_labels, batch_view, shared_vocabulary
 
 
@@ -29,12 +28,14 @@ class MMOVSeg(nn.Module):
 
     One documented branch for an absent modality: a modality whose key is missing from the inputs, or that `modality`
     switches off, contributes nothing to f_d, and without optical input the dense similarity stands in for CLIP's
-    (see `DualEncoderFusionHead`).
+    (see `DualEncoderFusionHead` and `CostAggregationHead`).
 
     Args:
         clip: image and text encoder.
         optical_encoder, sar_encoder: dense encoders with the same taps, or None to do without.
-        head: `DualEncoderFusionHead` keyword arguments beyond the shapes, which come from the encoders.
+        head: ``name`` (``paper``, the default, or ``released``) and keyword arguments of `DualEncoderFusionHead` or
+            `CostAggregationHead` beyond the shapes, which come from the encoders. The head also decides the loss and
+            what scores are: logits (``paper``) or sigmoid probabilities (``released``).
         clip_norm, optical_norm, sar_norm: pixel constants for CLIP's and the dense encoders' inputs, raster units.
         clip_bands: which channels of `image` CLIP reads (0-based, in this order) when `image` has more than the three
             of a photo, for example two dates stacked; None = all. `clip_norm` then has the constants of these
@@ -43,12 +44,17 @@ class MMOVSeg(nn.Module):
         clip_grid_stride: pixels of network input a CLIP patch stands for. CLIP's input is resized so that its patches
             form the
             grid of this stride: 16 for a ViT-L/14 beside dense ViT-L/16 encoders (384 px -> 336 px, as in the release).
+        network_size: resize the padded input to this side in pixels for all encoders, whatever its shape, as the
+            release does with 384; None = encoders read the input at its own size.
+        pad_multiple: inputs are padded at the bottom and right to a multiple of this (release: 32); None = the
+            coarsest stride or patch.
         init_projection_from_clip: start the coarsest sigma from CLIP's own visual projection. Right when the dense
             encoders start from CLIP's tower (XS); the paper starts all new weights at random.
         input_contract: what the rasters must be like; stored in checkpoints.
 
     Raises:
-        UserError: unknown modality, a modality without an encoder, or `clip_bands` without an `optical_norm`.
+        UserError: unknown modality or head, a modality without an encoder, `clip_bands` without an `optical_norm`, or
+            a `network_size` or `pad_multiple` that strides and patches do not divide.
     """
 
     @configurable
@@ -65,6 +71,8 @@ class MMOVSeg(nn.Module):
         clip_bands: Sequence[int] | None = None,
         modality: Modality = "both",
         clip_grid_stride: int | None = None,
+        network_size: int | None = None,
+        pad_multiple: int | None = None,
         init_projection_from_clip: bool = False,
         input_contract: InputContract | None = None,
     ) -> None:
@@ -83,13 +91,24 @@ class MMOVSeg(nn.Module):
         shapes = {
             f"block{tap}": ShapeSpec(channels=clip.visual_width, stride=self.clip_grid_stride) for tap in clip.taps
         }
-        self.head = DualEncoderFusionHead(
-            dense_shapes, shapes, embed_dim=clip.embed_dim, use_clip_guidance=modality != "sar", **head
+        self.head = build_head(
+            head,
+            dense_shapes,
+            shapes,
+            embed_dim=clip.embed_dim,
+            modalities=[
+                name for name, part in (("optical", optical_encoder), ("sar", sar_encoder)) if part is not None
+            ],
+            use_clip_guidance=modality != "sar",
         )
         if modality == "sar":
             clip.freeze_visual()
         self.stride = max(self.head.strides)
-        self.multiple = max([self.stride, self.clip_grid_stride, *(e.patch_size for e in (dense,) if e is not None)])
+        smallest = max([self.stride, self.clip_grid_stride, *(e.patch_size for e in (dense,) if e is not None)])
+        for name, size in (("network_size", network_size), ("pad_multiple", pad_multiple)):
+            if size is not None and (size <= 0 or size % smallest):
+                raise UserError(f"{name} must be a multiple of {smallest}, the coarsest stride, got {size}")
+        self.network_size, self.multiple = network_size, pad_multiple or smallest
         if init_projection_from_clip:
             self._copy_clip_projection()
 
@@ -102,8 +121,8 @@ class MMOVSeg(nn.Module):
 
     def _copy_clip_projection(self) -> None:
         """Let every sigma start as CLIP's visual projection, the same at each place of its kernel."""
-        if self.head.dense is None:
-            raise ValueError("init_projection_from_clip needs dense encoders")
+        if self.head.dense is None or not isinstance(self.head, DualEncoderFusionHead):
+            raise UserError("init_projection_from_clip needs the head 'paper' and dense encoders")
         projection = self.clip.model.visual.proj  # (C, D)
         for levels in self.head.dense.projections.values():
             for layer in levels.values():
@@ -127,15 +146,18 @@ class MMOVSeg(nn.Module):
 
         Returns:
             Training: ``{"loss_sem_seg": 0-d}``. Otherwise one dict an image: ``sem_seg`` (K, height, width) float32
-                logits in the order of the vocabulary asked for; softmax over K gives probabilities.
+                scores in the order of the vocabulary asked for. Head ``paper``: logits, softmax over K gives
+                probabilities. Head ``released``: the probability of each class by itself. The largest wins in both.
         """
         logits, size = self._logits(batched_inputs)
         if self.training:
             target = batch_labels(batched_inputs, self.device)
-            # Labels cover the unpadded image, logits the padded one.
-            logits = resize(logits.float(), size)[..., : target.shape[-2], : target.shape[-1]]
-            return {"loss_sem_seg": pixel_cross_entropy(logits, target)}
-        return [self._postprocess(scores, item, size) for scores, item in zip(logits, batched_inputs, strict=True)]
+            if any(_image_size(item) != size for item in batched_inputs):
+                # Labels cover the unpadded image, logits the padded one.
+                logits = resize(logits.float(), size)[..., : target.shape[-2], : target.shape[-1]]
+            return {"loss_sem_seg": self.head.loss(logits, target)}
+        scores = self.head.to_scores(logits.float())
+        return [self._postprocess(maps, item, size) for maps, item in zip(scores, batched_inputs, strict=True)]
 
     @torch.no_grad()
     def explain(self, batched_inputs: Sequence[ModelInput]) -> list[dict[str, Tensor]]:
@@ -143,7 +165,8 @@ class MMOVSeg(nn.Module):
 
         Returns:
             One dict an image: ``global_similarity``, ``dense_similarity`` (cosines), ``fused`` (mean over channels of
-            h_fuse), ``scores`` (logits), each (K, h, w) on its own grid.
+            h_fuse), with the head ``released`` ``aggregated`` (mean over channels after all attention), ``scores``
+            (logits), each (K, h, w) on its own grid.
         """
         was_training = self.training
         self.eval()
@@ -186,27 +209,31 @@ class MMOVSeg(nn.Module):
     ) -> tuple[Tensor, tuple[int, int]]:
         vocabulary = shared_vocabulary(inputs)
         for_clip, for_dense, sar = self._views(inputs)
+        height, width = (for_clip or sar).x.shape[-2:]  # type: ignore[union-attr]
+        grid = (self.network_size, self.network_size) if self.network_size is not None else (height, width)
         dense: dict[str, dict[str, Tensor]] = {}
         valid: dict[str, Tensor | None] = {}
         if for_dense is not None and self.optical_encoder is not None:
-            dense["optical"], valid["optical"] = self.optical_encoder(for_dense.x), for_dense.valid
+            dense["optical"], valid["optical"] = self.optical_encoder(resize(for_dense.x, grid)), for_dense.valid
         if sar is not None and self.sar_encoder is not None:
-            dense["sar"], valid["sar"] = self.sar_encoder(sar.x), sar.valid
-        height, width = (for_clip or sar).x.shape[-2:]  # type: ignore[union-attr]
+            dense["sar"], valid["sar"] = self.sar_encoder(resize(sar.x, grid)), sar.valid
         clip = None
         if for_clip is not None:
             scale = self.clip.patch_size / self.clip_grid_stride
-            clip = self.clip.encode_image(resize(for_clip.x, (round(height * scale), round(width * scale))))
+            clip = self.clip.encode_image(resize(for_clip.x, (round(grid[0] * scale), round(grid[1] * scale))))
         text = self.clip.encode_vocabulary(vocabulary)
-        logits = self.head(text, clip, dense, valid, grid=(height, width), explain=explain)
+        logits = self.head(text, clip, dense, valid, grid=grid, explain=explain)
         return logits, (height, width)
 
-    @staticmethod
-    def _postprocess(scores: Tensor, item: ModelInput, padded: tuple[int, int]) -> Prediction:
-        """Resize to the network input, cut the padding off, resize to the original raster."""
-        source = item["image"] if "image" in item else item["sar"]
-        height, width = source.shape[-2:]
-        scores = resize(scores[None].float(), padded)[..., :height, :width]
+    def _postprocess(self, scores: Tensor, item: ModelInput, padded: tuple[int, int]) -> Prediction:
+        """Resize to the padded input, cut the padding off, resize to the original raster.
+
+        With `resize_once` of the head and nothing to cut off, the first step is left out.
+        """
+        height, width = _image_size(item)
+        scores = scores[None]
+        if not (self.head.resize_once and (height, width) == padded):
+            scores = resize(scores, padded)[..., :height, :width]
         return {"sem_seg": resize(scores, (item.get("height", height), item.get("width", width)))[0]}
 
     def count_parameters(self) -> dict[str, tuple[int, int]]:
@@ -224,6 +251,11 @@ class MMOVSeg(nn.Module):
         }
         counts["total"] = (sum(a for a, _ in counts.values()), sum(b for _, b in counts.values()))
         return counts
+
+
+def _image_size(item: ModelInput) -> tuple[int, int]:
+    height, width = (item["image"] if "image" in item else item["sar"]).shape[-2:]
+    return height, width
 
 
 def _check_modality(modality: str, *, has_sar: bool, has_norm: bool) -> None:
