@@ -1,8 +1,11 @@
 """Tables of measured runs: train and evaluate what is missing, one CSV row an evaluation, Markdown from the CSV.
 
 A table is a JSON file below ``configs/tables``: ``title``, ``seeds``, and ``runs`` with ``name``, ``label``,
-``config``, ``evaluate`` (modalities; the first is the run's own) and optional ``overrides``. Rows are appended as they
-finish, so that a stopped table goes on where it was.
+``config``, ``evaluate`` (modalities; the first is the run's own). Optional for a run: ``overrides``; ``weights_of``, a
+run whose weights it tests instead of training its own; ``checkpoint``, a file of the folder of given checkpoints, which
+the run only evaluates; ``reported``, figures to set beside the measured ones. Optional for the table: ``reported``
+(where those figures are from) and ``means`` (``label``, ``runs``, ``reported``). Rows are appended as they finish, so
+that a stopped table goes on where it was.
 `peak_memory_mb` is that of the process so far: with several runs in one process, an upper bound for the later ones.
 """
 
@@ -11,17 +14,23 @@ from __future__ import annotations
 import csv
 import json
 import platform
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmovseg.checkpoint.load import read_metadata
 from mmovseg.engine.cli import train_main
+from mmovseg.engine.hooks import FINAL_FILE
 from mmovseg.engine.launch import choose_device
 from mmovseg.engine.log import peak_memory_mb
+from mmovseg.engine.table_text import METRICS, mean_and_spread, to_markdown, write_summary
 from mmovseg.errors import UserError
 
-METRICS = ("mIoU", "mIoU-seen", "mIoU-unseen", "hIoU")
+__all__ = [
+    "FIELDS", "METRICS", "append_row", "fill_table", "mean_and_spread", "read_rows", "read_table", "to_markdown",
+    "write_summary",
+]  # fmt: skip
+
 FIELDS = (
     "table", "run", "seed", "modality", *METRICS, "permuted mIoU", "permuted mIoU-unseen", "constant mIoU-unseen",
     "config", "config_sha256", "data", "images", "iterations", "train_seconds", "peak_memory_mb", "commit",
@@ -30,15 +39,24 @@ FIELDS = (
 
 
 def read_table(path: str | Path) -> dict[str, Any]:
-    """Read a table's definition. Raises `UserError` when it is missing or lacks a key."""
+    """Read a table's definition. Raises `UserError` when it is missing, lacks a key, or names an unknown run."""
     path = Path(path)
     try:
-        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {"name": path.stem, "title": table["title"], "seeds": list(table["seeds"]), "runs": list(table["runs"])}
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        table = {"name": path.stem, "title": content["title"]}
+        table |= {key: list(content[key]) for key in ("seeds", "runs")}
+        table |= {"means": list(content.get("means", ())), "reported": str(content.get("reported", ""))}
+        names = [run["name"] for run in table["runs"]]
+        named = [run["weights_of"] for run in table["runs"] if "weights_of" in run]
+        named += [name for mean in table["means"] for name in mean["runs"]]
     except OSError as error:
         raise UserError(f"table '{path}' cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"table '{path}' needs JSON with title, seeds and runs: {error}") from error
+    unknown = sorted(set(named) - set(names))
+    if unknown:
+        raise UserError(f"table '{path}' has no run '{unknown[0]}'; it has: {', '.join(names)}")
+    return table
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
@@ -57,6 +75,8 @@ def fill_table(
     *,
     overrides: Sequence[str] = (),
     only: Sequence[str] | None = None,
+    checkpoints: str | Path | None = None,
+    skip: Callable[[str, str], None] | None = None,
 ) -> list[dict[str, str]]:
     """Run what the CSV does not hold yet and return all rows.
 
@@ -66,21 +86,88 @@ def fill_table(
         output: folder for the runs.
         overrides: ``key=value`` for every run.
         only: names of the runs to measure, None = all.
+        checkpoints: folder of given weights, ``<run>.safetensors`` or what the run says under `checkpoint`: nothing is
+            trained then, and a run whose file is not there stays unmeasured.
+        skip: called with name and reason of a run that cannot be done, and the table goes on; None stops it.
 
     Raises:
-        UserError: `only` names a run that the table does not have.
+        UserError: `only` names a run that the table does not have, the folder has no checkpoint of the table, the table
+            needs such a folder and has none, or a run cannot be done.
     """
     names = [run["name"] for run in table["runs"]]
     unknown = sorted(set(only or ()) - set(names))
     if unknown:
         raise UserError(f"table '{table['name']}' has no run '{unknown[0]}'; it has: {', '.join(names)}")
     known = {(row["run"], row["seed"], row["modality"]) for row in read_rows(results)}
+    chosen = [run for run in table["runs"] if only is None or run["name"] in only]
+    if checkpoints is not None:
+        chosen = _with_checkpoint(chosen, Path(checkpoints), skip)
     for seed in table["seeds"]:
-        for run in (run for run in table["runs"] if only is None or run["name"] in only):
+        for run in chosen:
             missing = [name for name in run["evaluate"] if (run["name"], str(seed), name) not in known]
-            if missing:
-                _measure(table["name"], run, seed, missing, Path(results), Path(output), overrides)
+            if not missing:
+                continue
+            common = [*run.get("overrides", ()), *overrides]
+            try:
+                weights = _weights(table, run, seed, Path(output), overrides, checkpoints)
+                _measure(table["name"], run, seed, missing, Path(results), Path(output), common, weights)
+            except UserError as error:
+                if skip is None:
+                    raise
+                skip(run["name"], str(error))
     return read_rows(results)
+
+
+def _with_checkpoint(
+    runs: Sequence[Mapping[str, Any]], folder: Path, skip: Callable[[str, str], None] | None
+) -> list[Mapping[str, Any]]:
+    missing = {run["name"]: file for run in runs if not (file := _given_file(run, folder)).is_file()}
+    if runs and len(missing) == len(runs):
+        raise UserError(
+            f"folder '{folder}' has no checkpoint of this table, for example '{_given_file(runs[0], folder)}'"
+        )
+    for name, file in missing.items():
+        if skip is not None:
+            skip(name, f"checkpoint '{file}' does not exist")
+    return [run for run in runs if run["name"] not in missing]
+
+
+def _given_file(run: Mapping[str, Any], folder: Path) -> Path:
+    return folder / str(run.get("checkpoint", f"{run['name']}.safetensors"))
+
+
+def _weights(
+    table: Mapping[str, Any],
+    run: Mapping[str, Any],
+    seed: int,
+    output: Path,
+    overrides: Sequence[str],
+    checkpoints: str | Path | None,
+) -> dict[str, Any]:
+    """Return checkpoint, iterations and training seconds (None = not trained now): given, shared or trained."""
+    if checkpoints is not None:
+        return _existing(_given_file(run, Path(checkpoints)))
+    if "checkpoint" in run:
+        raise UserError(f"run '{run['name']}' evaluates a given checkpoint; name the folder of '{run['checkpoint']}'")
+    if "weights_of" in run:
+        run = next(other for other in table["runs"] if other["name"] == run["weights_of"])
+        finished = _run_folder(output, run, seed) / FINAL_FILE
+        if finished.is_file():
+            return _existing(finished)
+    settings = [*run.get("overrides", ()), *overrides, *_settings(_run_folder(output, run, seed), seed)]
+    return train_main(["--config-file", run["config"], *settings])
+
+
+def _existing(file: Path) -> dict[str, Any]:
+    return {"checkpoint": str(file), "iteration": read_metadata(file).get("iteration", ""), "seconds": None}
+
+
+def _run_folder(output: Path, run: Mapping[str, Any], seed: int) -> Path:
+    return output / f"{run['name']}-seed{seed}"
+
+
+def _settings(folder: Path, seed: int) -> list[str]:
+    return [f"train.seed={seed}", f"train.output_dir={folder}", "train.eval_period=-1", "train.tensorboard=false"]
 
 
 def _measure(
@@ -91,17 +178,15 @@ def _measure(
     results: Path,
     output: Path,
     overrides: Sequence[str],
+    weights: Mapping[str, Any],
 ) -> None:
-    folder = output / f"{run['name']}-seed{seed}"
-    common = ["--config-file", run["config"], *run.get("overrides", ()), *overrides]
-    settings = [f"train.seed={seed}", f"train.output_dir={folder}", "train.eval_period=-1", "train.tensorboard=false"]
-    trained = train_main([*common, *settings])
+    folder = _run_folder(output, run, seed)
     for modality in modalities:
-        argv = [*common, *settings, "--eval-only", "--modality", modality]
-        train_main([*argv, f"train.init_checkpoint={trained['checkpoint']}"])
+        argv = ["--config-file", run["config"], *overrides, *_settings(folder, seed)]
+        train_main([*argv, "--eval-only", "--modality", modality, f"train.init_checkpoint={weights['checkpoint']}"])
         for file in sorted(folder.glob(f"eval/*/{modality}-*/result.json")):
             report = json.loads(file.read_text(encoding="utf-8"))
-            append_row(results, _row(table, run, seed, modality, report, trained))
+            append_row(results, _row(table, run, seed, modality, report, weights))
 
 
 def _row(
@@ -123,7 +208,7 @@ def _row(
         "data": report["dataset"],
         "images": facts.get("images"),
         "iterations": trained["iteration"],
-        "train_seconds": round(trained["seconds"]),
+        "train_seconds": "" if trained["seconds"] is None else round(trained["seconds"]),
         "peak_memory_mb": round(peak_memory_mb(choose_device("auto"))),
         "commit": str(facts.get("git_commit") or "")[:12],
         "weights_sha256": str(facts.get("checkpoint_sha256") or "")[:12],
@@ -145,33 +230,3 @@ def append_row(path: str | Path, row: Mapping[str, Any], fields: Sequence[str] =
         if fresh:
             writer.writeheader()
         writer.writerow(row)
-
-
-def to_markdown(table: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str:
-    """Return the table with mean and sample standard deviation over seeds; "not run" where there is no row."""
-    lines = [
-        "| model | tested with | " + " | ".join(METRICS) + " | seeds |",
-        "|---|---|" + "---:|" * (len(METRICS) + 1),
-    ]
-    for run in table["runs"]:
-        for modality in run["evaluate"]:
-            found = [row for row in rows if row["run"] == run["name"] and row["modality"] == modality]
-            cells = [mean_and_spread([float(row[name]) for row in found if row[name]]) for name in METRICS]
-            lines.append(f"| {run['label']} | {modality} | " + " | ".join(cells) + f" | {len(found)} |")
-    first = table["runs"][0]
-    controls = [row for row in rows if row["run"] == first["name"] and row["modality"] == first["evaluate"][0]]
-    cells = [mean_and_spread([float(row[f"permuted {name}"]) for row in controls]) for name in ("mIoU", "mIoU-unseen")]
-    own, count = first["evaluate"][0], len(controls)
-    lines.append(f"| control: {first['label']}, class names permuted | {own} | {cells[0]} | | {cells[1]} | | {count} |")
-    constant = mean_and_spread([float(row["constant mIoU-unseen"]) for row in controls])
-    lines.append(f"| control: best constant map | - | | | {constant} | | {len(controls)} |")
-    return "\n".join(lines)
-
-
-def mean_and_spread(values: Sequence[float]) -> str:
-    """Return mean and sample standard deviation as text, the value alone if it is the only one."""
-    if not values:
-        return "not run"
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"

@@ -1,0 +1,121 @@
+"""Measured tables as text: Markdown with mean and spread over seeds, beside reported figures where there are any."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+METRICS = ("mIoU", "mIoU-seen", "mIoU-unseen", "hIoU")
+SUMMARY_FIELDS = ("run", "label", "modality", "metric", "mean", "std", "seeds", "reported")
+
+_Rows = Sequence[Mapping[str, str]]
+
+
+def to_markdown(table: Mapping[str, Any], rows: _Rows) -> str:
+    """Return the table with mean and sample standard deviation over seeds; "not run" where there is no row.
+
+    Runs with figures under `reported` give a table that sets these beside the measured ones, with the means that the
+    table asks for; other tables end with the two controls.
+
+    Args:
+        table: from `read_table`.
+        rows: from `read_rows`.
+    """
+    if any("reported" in run for run in table["runs"]):
+        return _beside_reported(table, rows)
+    lines = [
+        "| model | tested with | " + " | ".join(METRICS) + " | seeds |",
+        "|---|---|" + "---:|" * (len(METRICS) + 1),
+    ]
+    for run in table["runs"]:
+        for modality in run["evaluate"]:
+            found = _rows_of(rows, run["name"], modality)
+            cells = [mean_and_spread([float(row[name]) for row in found if row[name]]) for name in METRICS]
+            lines.append(f"| {run['label']} | {modality} | " + " | ".join(cells) + f" | {len(found)} |")
+    first = table["runs"][0]
+    controls = _rows_of(rows, first["name"], first["evaluate"][0])
+    cells = [mean_and_spread([float(row[f"permuted {name}"]) for row in controls]) for name in ("mIoU", "mIoU-unseen")]
+    own, count = first["evaluate"][0], len(controls)
+    lines.append(f"| control: {first['label']}, class names permuted | {own} | {cells[0]} | | {cells[1]} | | {count} |")
+    constant = mean_and_spread([float(row["constant mIoU-unseen"]) for row in controls])
+    lines.append(f"| control: best constant map | - | | | {constant} | | {len(controls)} |")
+    return "\n".join(lines)
+
+
+def write_summary(table: Mapping[str, Any], rows: _Rows, folder: str | Path) -> tuple[Path, Path]:
+    """Write ``table.md`` and ``table.csv`` (one line a run, modality and metric) into a folder.
+
+    Returns:
+        Paths of both files.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, summary = folder / "table.md", folder / "table.csv"
+    markdown.write_text(f"{table['title']}\n\n{to_markdown(table, rows)}\n", encoding="utf-8")
+    with summary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(SUMMARY_FIELDS)
+        for run in table["runs"]:
+            for modality in run["evaluate"]:
+                for metric in METRICS:
+                    values = _values(rows, run["name"], modality, metric)
+                    mean = f"{statistics.mean(values):.2f}" if values else ""
+                    std = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+                    reported = run.get("reported", {}).get(metric, "")
+                    writer.writerow([run["name"], run["label"], modality, metric, mean, std, len(values), reported])
+    return markdown, summary
+
+
+def _beside_reported(table: Mapping[str, Any], rows: _Rows) -> str:
+    reported_metrics = [name for name in METRICS if any(name in run.get("reported", {}) for run in table["runs"])]
+    head, rule = ["setting", "tested with"], ["---", "---"]
+    for name in METRICS:
+        head += [name, "*reported*"] if name in reported_metrics else [name]
+        rule += ["---:"] * (2 if name in reported_metrics else 1)
+    lines = ["| " + " | ".join([*head, "seeds"]) + " |", "|" + "|".join([*rule, "---:"]) + "|"]
+
+    def line(label: str, modality: str, measured: Sequence[str], reported: Mapping[str, float], seeds: str) -> str:
+        cells = [label, modality]
+        for name, value in zip(METRICS, measured, strict=True):
+            cells.append(value)
+            if name in reported_metrics:
+                cells.append(f"*{reported[name]:.1f}*" if name in reported else "")
+        return "| " + " | ".join([*cells, seeds]) + " |"
+
+    for run in table["runs"]:
+        for modality in run["evaluate"]:
+            measured = [mean_and_spread(_values(rows, run["name"], modality, name)) for name in METRICS]
+            seeds = str(len(_rows_of(rows, run["name"], modality)))
+            lines.append(line(run["label"], modality, measured, run.get("reported", {}), seeds))
+    for mean in table.get("means", ()):
+        modality = mean.get("modality", "both")
+        measured = [_mean_of_runs(rows, mean["runs"], modality, name) for name in METRICS]
+        lines.append(line(mean["label"], modality, measured, mean.get("reported", {}), ""))
+    text = "\n".join(lines)
+    return text + (f"\n\n*Reported*: {table['reported']}." if table.get("reported") else "")
+
+
+def _mean_of_runs(rows: _Rows, runs: Sequence[str], modality: str, metric: str) -> str:
+    """Mean over runs of their means over seeds, only if every run is there: a mean of some says nothing of the rest."""
+    values = [_values(rows, run, modality, metric) for run in runs]
+    return f"{statistics.mean(statistics.mean(value) for value in values):.1f}" if all(values) else "not run"
+
+
+def _rows_of(rows: _Rows, run: str, modality: str) -> list[Mapping[str, str]]:
+    return [row for row in rows if row["run"] == run and row["modality"] == modality]
+
+
+def _values(rows: _Rows, run: str, modality: str, metric: str) -> list[float]:
+    return [float(row[metric]) for row in _rows_of(rows, run, modality) if row[metric]]
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Return mean and sample standard deviation as text, the value alone if it is the only one."""
+    if not values:
+        return "not run"
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
