@@ -166,7 +166,8 @@ def _public_ddhr(root: Path, name: str, scene: FakeScene) -> None:
     path = folder / "label" / f"{number}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     indexed = Image.fromarray(scene.label, mode="P")
-    indexed.putpalette([value for color in get_vocabulary(name).colors for value in color])
+    palette = [value for color in get_vocabulary(name).colors for value in color]
+    indexed.putpalette(palette + [0] * (768 - len(palette)))  # a short one would be saved with 4 bits and clip 255
     indexed.save(path)
     if name == "ddhr_sk":
         line = " ".join(f"D:/DATA/{region}/256_cloud/{kind}/{number}" for kind in ("GF2", "GF3", "label"))

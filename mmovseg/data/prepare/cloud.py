@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 
 import numpy as np
 
+from mmovseg.data.clouds import Clouds
 from mmovseg.data.prepare.rasters import Layer
 
-CloudMaker = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
-"""What `CloudSynthesizer` is: (image (H, W, 3), generator) -> clouded image, opacity and shadow (H, W) in 0..1."""
 
-
-def add_clouds(optical: Layer, clouds: CloudMaker, *, stem: str, kind: str, seed: int = 0) -> dict[str, Layer]:
+def add_clouds(optical: Layer, clouds: Clouds, *, stem: str, kind: str, seed: int = 0) -> dict[str, Layer]:
     """Return the clouded image and its masks, ready for a job.
 
     The generator is seeded by (`seed`, `kind`, `stem`): the cloud of a tile depends on nothing else, so an interrupted

@@ -44,19 +44,27 @@ def find_folder(roots: Sequence[Path], *candidates: str, what: str) -> Path:
     Raises:
         UserError: none exists, or one exists in several places of equal depth.
     """
+    found = find_optional(roots, *candidates, what=what)
+    if found is None:
+        where = ", ".join(f"'{root}'" for root in roots)
+        raise UserError(f"{what}: no folder {' or '.join(repr(name) for name in candidates)} in {where}")
+    return found
+
+
+def find_optional(roots: Sequence[Path], *candidates: str, what: str, file: bool = False) -> Path | None:
+    """Like `find_folder`, but None if there is no such folder; `file` looks for a file instead."""
+    folders = [path for root in roots for path in _folders(root)]
+    places = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()] if file else folders
     for candidate in candidates:
         wanted = f"/{candidate.lower().strip('/')}"
-        folders = [path for root in roots for path in _folders(root)]
-        hits = [path for path in folders if f"/{path.as_posix().lower()}".endswith(wanted)]
-        if not hits:
-            continue
-        least = min(len(path.parts) for path in hits)
+        hits = [path for path in places if f"/{path.as_posix().lower()}".endswith(wanted)]
+        least = min((len(path.parts) for path in hits), default=0)
         nearest = [path for path in hits if len(path.parts) == least]
         if len(nearest) > 1:
             raise UserError(f"{what}: both '{nearest[0]}' and '{nearest[1]}' could be it; name one of them as --source")
-        return nearest[0]
-    where = ", ".join(f"'{root}'" for root in roots)
-    raise UserError(f"{what}: no folder {' or '.join(repr(name) for name in candidates)} in {where}")
+        if nearest:
+            return nearest[0]
+    return None
 
 
 def index_by_stem(

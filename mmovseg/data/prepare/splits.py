@@ -7,11 +7,14 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
+from mmovseg.data.datasets.folders import RASTER_SUFFIXES
 from mmovseg.errors import UserError
 
 
 def read_split_list(path: str | Path) -> list[str]:
     """Read a published list: one file name a line; folders and extensions are dropped, empty lines skipped.
+
+    A line may also name all files of a pair, separated by blanks, if they have one stem.
 
     Returns:
         Stems in the order of the list.
@@ -23,7 +26,7 @@ def read_split_list(path: str | Path) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise UserError(f"split list '{path}' cannot be read: {error.strerror}") from error
-    stems = [Path(line.strip().replace("\\", "/")).stem for line in lines if line.strip()]
+    stems = [_stem(line) for line in lines if line.strip()]
     if not stems:
         raise UserError(f"split list '{path}' names no file")
     if len(set(stems)) < len(stems):
@@ -51,3 +54,14 @@ def split_stems(stems: Iterable[str], *, train_share: float = 0.5, seed: int = 0
     drawn = sorted(stems, key=lambda stem: hashlib.sha256(f"{seed}/{stem}".encode()).digest())
     count = math.ceil(len(drawn) * train_share - 1e-9)
     return {"train": sorted(drawn[:count]), "val": sorted(drawn[count:])}
+
+
+def _stem(line: str) -> str:
+    stems = {_name(word) for word in line.split()}
+    return stems.pop() if len(stems) == 1 else _name(line)
+
+
+def _name(text: str) -> str:
+    """Return a path's last part without the extension of an image; other dots belong to the name."""
+    path = Path(text.strip().replace("\\", "/"))
+    return path.stem if path.suffix.lower() in RASTER_SUFFIXES else path.name
