@@ -7,7 +7,9 @@ import hashlib
 import logging
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mmovseg.checkpoint.rules import ASIDE
 from mmovseg.errors import UserError
 from mmovseg.weights import resolve
 
@@ -25,28 +28,47 @@ logger = logging.getLogger(__name__)
 # Entries of a .pth file that are known to hold weights.
 WEIGHT_KEYS = ("model", "state_dict", "teacher")
 _WRAPPERS = ("module.", "_orig_mod.")
+# Values beside the tensors that training checkpoints of detectron2 and DINO hold: NumPy numbers and arrays (under the
+# names of NumPy 1 and 2) and a parsed command line. Nobody needs them, so nothing is called to make them.
+_SKIPPED = (
+    *(
+        f"{core}.{name}"
+        for core in ("numpy.core.multiarray", "numpy._core.multiarray")
+        for name in ("scalar", "_reconstruct")
+    ),
+    "numpy.dtype",
+    "numpy.ndarray",
+    "argparse.Namespace",
+)
 
 
 @dataclass
 class LoadReport:
-    """What a load did. `used`, `missing` (in the model only) and `unexpected` (in the file only) are lists of keys."""
+    """What a load did, as lists of keys.
+
+    used; missing: in the model only; unexpected: in the file only; aside: kept in a converted file for the way back to
+    its source, of no use to the model.
+    """
 
     path: str
     entry: str = ""
     used: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """Return one line with the counts."""
         entry = f" (entry '{self.entry}')" if self.entry else ""
         counts = f"{len(self.used)} tensors used, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
+        counts += f", {len(self.aside)} set aside" if self.aside else ""
         return f"checkpoint '{self.path}'{entry}: {counts}"
 
     def __str__(self) -> str:
         lines = [self.summary()]
         lines += [f"  missing: {key}" for key in self.missing]
         lines += [f"  unexpected: {key}" for key in self.unexpected]
+        lines += [f"  set aside: {key}" for key in self.aside]
         return "\n".join(lines)
 
 
@@ -72,11 +94,16 @@ def read_state(path: str | Path, *, key: str | None = None) -> tuple[dict[str, T
             return load_file(path), ""
         except (SafetensorError, OSError, ValueError) as error:
             raise UserError(f"checkpoint '{path}' is corrupt or truncated: {_one_line(error)}") from error
-    return _choose_entry(load_plain(path), path, key)
+    return _choose_entry(load_plain(path, skip_values=True), path, key)
 
 
-def load_plain(path: str | Path) -> Any:
+def load_plain(path: str | Path, *, skip_values: bool = False) -> Any:
     """Read a torch file that may hold tensors and plain Python values, and nothing that executes.
+
+    Args:
+        path: of the file.
+        skip_values: for files of which only tensors are wanted: NumPy values and parsed command lines beside them
+            become `SkippedValue`, and tensors are mapped from the disk instead of read.
 
     Raises:
         UserError: missing, corrupt, or it holds pickled objects.
@@ -85,9 +112,10 @@ def load_plain(path: str | Path) -> Any:
     if not path.is_file():
         raise UserError(f"checkpoint '{path}' does not exist")
     try:
-        with warnings.catch_warnings():
+        mmap = skip_values and zipfile.is_zipfile(path)  # torch's older format cannot be mapped
+        with warnings.catch_warnings(), _skipping(_SKIPPED if skip_values else ()):
             warnings.simplefilter("ignore", UserWarning)  # torch's guesses about a file that the errors below describe
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         # torch names the object that it refused; anything else, such as "Unsupported operand", is not its kind of file.
         if any(word in str(error) for word in ("GLOBAL", "global:", "class ", "call reduce")):
@@ -96,7 +124,37 @@ def load_plain(path: str | Path) -> Any:
             ) from error
         raise UserError(f"checkpoint '{path}' is corrupt or no torch checkpoint") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        if "TorchScript" in str(error):
+            raise UserError(
+                f"checkpoint '{path}' is a TorchScript archive, which is code; save the model's state_dict() alone"
+            ) from error
         raise UserError(f"checkpoint '{path}' is corrupt or truncated: {_one_line(error)}") from error
+
+
+class SkippedValue:
+    """Stands for a value that was not made: whatever it was to be called with is dropped."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+@contextmanager
+def _skipping(names: Sequence[str]) -> Iterator[None]:
+    """Let torch's safe unpickler put a `SkippedValue` where a file asks for one of these globals."""
+    before = torch.serialization.get_safe_globals()
+    stand_ins = []
+    for name in names:
+        module, _, own = name.rpartition(".")
+        stand_ins.append(type(own, (SkippedValue,), {"__module__": module, "__qualname__": own}))
+    torch.serialization.add_safe_globals(stand_ins)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def _one_line(error: Exception) -> str:
@@ -136,6 +194,7 @@ def load_weights(
     """Copy a checkpoint into `model`; nothing is changed when it does not fit.
 
     Values are cast to the type of the model's own tensor, so that weights stored in fp16 load into an fp32 model.
+    Tensors below ``aside.``, which a conversion keeps for the way back, are left out and reported.
 
     Args:
         model: receives the weights.
@@ -158,6 +217,8 @@ def load_weights(
         ):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     report = LoadReport(str(path), entry)
+    report.aside = [name for name in state if name.startswith(ASIDE) and name not in own]
+    state = {name: tensor for name, tensor in state.items() if name not in set(report.aside)}
     report.used = [name for name in own if name in state]
     report.missing = [name for name in own if name not in state]
     report.unexpected = [name for name in state if name not in own]
