@@ -5,6 +5,7 @@ Every fault has a kind (`FAULT_KINDS`); a file that has a fault of its own is no
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rasterio.errors import NotGeoreferencedWarning
 from tqdm import tqdm
 
 from mmovseg.data.datasets.catalog import DatasetEntry, dataset_entry, datasets_root
@@ -153,7 +155,8 @@ class SplitCheck:
         files = {role: self._list(folder) for role, folder in self.folders.items()}
         files = self._check_partners(files)
         work = [(role, stem, path) for role, paths in files.items() for stem, path in paths.items()]
-        with ThreadPoolExecutor(max(1, workers)) as pool:
+        with ThreadPoolExecutor(max(1, workers)) as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # here, as the filter is shared by all threads
             results = pool.map(lambda item: examine_raster(item[2], is_label=item[0] == "label", fast=self.fast), work)
             bar = tqdm(results, total=len(work), desc=self.split, unit="file", disable=not show_progress)
             for (role, stem, _), facts in zip(work, bar, strict=True):
@@ -186,7 +189,11 @@ class SplitCheck:
                 what = "a folder" if path.is_dir() else "not a raster"
                 self.add("extra_file", path, f"{what} does not belong here")
             elif path.stem in files:
-                self.add("duplicate_id", path, f"'{files[path.stem].name}' has the same stem; one of them is too much")
+                kept, other = files[path.stem], path
+                if self._listed(other) and not self._listed(kept):
+                    kept, other = other, kept
+                files[path.stem] = kept
+                self.add("duplicate_id", other, f"'{kept.name}' has the same stem; one of them is too much")
             else:
                 files[path.stem] = path
         if not files:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 
 from mmovseg.data.datasets.manifest import crs_name, file_sha256
 from mmovseg.data.io import png_is_whole
@@ -43,7 +42,7 @@ class RasterFacts:
 
 
 def examine_raster(path: Path, *, is_label: bool, fast: bool = False) -> RasterFacts:
-    """Open a raster and, unless `fast`, read and hash all of it.
+    """Open a raster and, unless `fast`, read and hash all of it; safe to call from threads.
 
     Args:
         path: must exist.
@@ -52,14 +51,12 @@ def examine_raster(path: Path, *, is_label: bool, fast: bool = False) -> RasterF
     """
     digest = None if fast else file_sha256(path)
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="TRUE"):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with rasterio.open(path) as source:
-                facts = _header(source)
-                if source.driver == "PNG" and not png_is_whole(str(path)):
-                    return RasterFacts(path, "is cut off: it lacks the end of a PNG file", sha256=digest)
-                if not fast:
-                    facts |= _pixels(source, is_label)
+        with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="TRUE"), rasterio.open(path) as source:
+            facts = _header(source)
+            if source.driver == "PNG" and not png_is_whole(str(path)):
+                return RasterFacts(path, "is cut off: it lacks the end of a PNG file", sha256=digest)
+            if not fast:
+                facts |= _pixels(source, is_label)
     except RasterioError:
         return RasterFacts(path, "is damaged, cut off, or not a raster", sha256=digest)
     return RasterFacts(path, sha256=digest, **facts)

@@ -80,13 +80,12 @@ def read_layer(path: str | Path, *, tile: Tile | None = None, bands: Sequence[in
                 numbers = list(bands or source.indexes)
                 values = source.read(numbers, window=window)
                 names = tuple(source.descriptions[number - 1] or "" for number in numbers)
-                transform = None if source.transform.is_identity else source.transform
+                placed = source.transform if window is None else source.window_transform(window)
+                transform = None if source.transform.is_identity else placed
                 crs, nodata = source.crs, source.nodata
     except RasterioError as error:
         reason = "does not exist" if not os.path.exists(path) else "is damaged, cut off, or not a raster"
         raise UserError(f"raster '{path}' {reason}") from error
-    if transform is not None and tile is not None:
-        transform = transform * Affine.translation(tile.col, tile.row)
     array = values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
     return Layer(array, crs or None, transform, nodata, names if any(names) else ())
 

@@ -14,6 +14,7 @@ from mmovseg.errors import UserError
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _OTHER_ARCHIVES = (".rar", ".7z")
+_TAR_END_BYTES = 1024  # a tar ends in two blocks of zeros
 _DEEPEST = 4
 
 
@@ -133,6 +134,7 @@ def _open(source: Path, unpack_to: Path) -> Path:
                 _check_members([member.filename for member in archive.infolist()], source)
                 archive.extractall(partial)
         else:
+            _check_tar_end(source)
             with tarfile.open(source) as archive:
                 _check_members([member.name for member in archive.getmembers()], source)
                 archive.extractall(partial, filter="data")
@@ -144,6 +146,16 @@ def _open(source: Path, unpack_to: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _check_tar_end(source: Path) -> None:
+    """Refuse a tar cut off between two members: it reads as a shorter one. Compressed ones fail by themselves."""
+    if source.suffix.lower() != ".tar":
+        return
+    with open(source, "rb") as file:
+        file.seek(max(0, source.stat().st_size - _TAR_END_BYTES))
+        if any(file.read()):
+            raise tarfile.ReadError("it lacks the end of a tar file")
 
 
 def _check_members(names: Sequence[str], source: Path) -> None:
