@@ -92,6 +92,15 @@ def _released(folder: str, optical: str, *, sar: str = "sar", train_label: str, 
     return Layout("MM-OVSeg release", folders, seen_only=("train",))
 
 
+def _ombria_layout() -> Layout:
+    """Two dates; the split ``val`` is a fold of the places of ``train`` and has no folder."""
+    roles = ("optical", "optical_before", "sar", "sar_before", "label")
+    return Layout(
+        "own",
+        {split: {role: f"ombria/{split}/{role}" for role in roles} for split in ("train", "test", "test2021")},
+    )
+
+
 def _released_thin_val() -> Layout:
     """The release registers the validation of OEM-thin without the folder `val` for optical and label."""
     folders = {"optical": "OEM/rgb_cloud_thin", "sar": "OEM/val/imgs", "label": "OEM/D2masks"}
@@ -208,6 +217,16 @@ TABLE: tuple[DatasetEntry, ...] = (
         (own_layout("dfc2023_building", _TV),),
         Facts({}, (512, 512), source="2023 IEEE GRSS Data Fusion Contest; the split is our own"),
         _DFC,
+    ),
+    DatasetEntry(
+        "ombria",
+        ("train", "val", "test", "test2021"),
+        "ombria",
+        "OMBRIA, real floods, Sentinel-1 and -2 before and after",
+        (_ombria_layout(),),
+        Facts({"train": 624, "test": 70, "test2021": 150}, (256, 256), source="files of the repository geodrak/OMBRIA"),
+        "datasets/prepare_ombria.py",
+        _load_ombria,
     ),
 )
 
