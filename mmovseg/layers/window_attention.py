@@ -56,7 +56,8 @@ def shifted_window_mask(
     rows, columns = labels
     region = torch.where((rows[:, None] < 0) | (columns < 0), -1, 3 * rows[:, None] + columns)
     region = region.unflatten(0, (-1, window[0])).unflatten(2, (-1, window[1])).transpose(1, 2).flatten(2).flatten(0, 1)
-    return (region[:, :, None] != region[:, None, :]).float() * _MASKED
+    apart = region[:, :, None] != region[:, None, :]
+    return torch.zeros(apart.shape, device=device).masked_fill(apart, _MASKED)
 
 
 class GuidedWindowBlock(nn.Module):

@@ -152,9 +152,8 @@ class MMOVSeg(nn.Module):
         logits, size = self._logits(batched_inputs)
         if self.training:
             target = batch_labels(batched_inputs, self.device)
-            if any(_image_size(item) != size for item in batched_inputs):
-                # Labels cover the unpadded image, logits the padded one.
-                logits = resize(logits.float(), size)[..., : target.shape[-2], : target.shape[-1]]
+            # Labels cover the unpadded image, logits the padded one.
+            logits = resize(logits.float(), size)[..., : target.shape[-2], : target.shape[-1]]
             return {"loss_sem_seg": self.head.loss(logits, target)}
         scores = self.head.to_scores(logits.float())
         return [self._postprocess(maps, item, size) for maps, item in zip(scores, batched_inputs, strict=True)]
