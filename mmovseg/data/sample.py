@@ -36,6 +36,8 @@ class DatasetDict(TypedDict, total=False):
     `gsd_m`: metres per pixel. `cloud_fraction`: 0..1. `world`: what a generating reader needs, json-able.
     `label_map`: stored label value -> class id (or 255) of this file, for data sets whose files number the classes
     apart; goes before the reader's own.
+    `before_file_name`, `sar_before_file_name`: the same ground on an earlier date, the two above being later.
+    `window`: row, column, height, width of the part of the rasters that is the sample.
     `sar_from`: dict of the sample whose SAR raster is to be taken instead (`mmovseg.data.perturb`).
     """
 
@@ -51,6 +53,9 @@ class DatasetDict(TypedDict, total=False):
     captions: list[str]
     label_map: dict[int, int]
     world: dict[str, Any]
+    before_file_name: str
+    sar_before_file_name: str
+    window: tuple[int, int, int, int]
     sar_from: DatasetDict
 
 
