@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmovseg.config import instantiate, load_config
 from mmovseg.data.mapper import OpticalSARMapper
 from mmovseg.data.sample import Modality, ModelInput, RawSample
+from mmovseg.data.sar import SarUnit
 from mmovseg.data.transforms import Resize
 from mmovseg.data.vocabulary import Vocabulary, vocabulary_from_names
 from mmovseg.engine.evaluation import test_nodes
@@ -66,6 +67,18 @@ class Predictor:
         contract = getattr(self.model, "input_contract", None) or {}
         return len(contract["sar"]["bands"]) if contract.get("sar") else None
 
+    @property
+    def num_optical_bands(self) -> int:
+        """How many optical channels the model was trained on, 3 when it does not say."""
+        contract = getattr(self.model, "input_contract", None) or {}
+        return len(contract["optical"]["bands"]) if contract.get("optical") else 3
+
+    @property
+    def sar_unit(self) -> SarUnit:
+        """Unit of the SAR values that the model was trained on, dB when it does not say."""
+        contract = getattr(self.model, "input_contract", None) or {}
+        return cast(SarUnit, contract["sar"]["unit"]) if contract.get("sar") else "db"
+
     def ask_for(self, prompts: str | Sequence[str] | Vocabulary) -> Vocabulary:
         """Return prompts as a vocabulary; names that the training data knows keep their colour and seen/unseen mark.
 
@@ -82,7 +95,7 @@ class Predictor:
         """Segment one pair.
 
         Args:
-            optical: (H, W, 3) RGB on the 0..255 scale, or None. NaN is not data.
+            optical: (H, W, B) on the 0..255 scale, RGB unless the model says otherwise, or None. NaN is not data.
             sar: (H, W, P) in the unit of the model's input contract (dB), or None. NaN is not data.
             prompts: class names, comma-separated or listed, or a vocabulary.
 
@@ -128,8 +141,9 @@ class Predictor:
     def _check(self, optical: np.ndarray | None, sar: np.ndarray | None) -> None:
         if optical is None and sar is None:
             raise UserError("there is neither an optical nor a SAR image; give at least one")
-        if optical is not None and (optical.ndim != 3 or optical.shape[2] != 3):
-            raise UserError(f"the optical image has the shape {optical.shape}, it must be (height, width, 3)")
+        bands = self.num_optical_bands
+        if optical is not None and (optical.ndim != 3 or optical.shape[2] != bands):
+            raise UserError(f"the optical image has the shape {optical.shape}, it must be (height, width, {bands})")
         if sar is not None and sar.ndim != 3:
             raise UserError(f"the SAR image has the shape {sar.shape}, it must be (height, width, channels)")
         if optical is not None and sar is not None and optical.shape[:2] != sar.shape[:2]:
