@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,19 @@ def find_config(name: str | Path) -> Path:
 
 
 def get_config(name: str) -> DictConfig:
-    """Return a shipped config by its path below ``configs/``, for use as a base in another config file."""
-    return load_config(name)
+    """Return a shipped config by its path below ``configs/``, for use as a base in another config file.
+
+    A process reads each shipped file once: bases have bases, and one chain would read some of them many times over.
+    """
+    file = find_config(name)
+    if any(file.is_relative_to(folder) for folder in config_folders()):
+        return copy.deepcopy(_load_once(file))
+    return load_config(file)
+
+
+@lru_cache(maxsize=256)
+def _load_once(file: Path) -> DictConfig:
+    return load_config(file)
 
 
 def load_config(path: str | Path) -> DictConfig:

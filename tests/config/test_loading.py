@@ -123,3 +123,11 @@ def test_instantiate_builds_inside_plain_containers_and_gives_plain_types():
     assert built == {"parts": [((1, None), None)], "options": {"b": (None, [1, 2])}}
     assert type(built["options"]["b"][1]) is list
     assert type(built["options"]) is dict
+
+
+def test_a_base_is_not_shared_by_those_who_take_it():
+    first, second = get_config("miniearth/mmovseg_xs.py"), get_config("miniearth/mmovseg_xs.py")
+    first.train.max_iter, first.dataloader.train.batch_size, first.model.modality = 7, 3, "sar"
+    assert (second.train.max_iter, second.dataloader.train.batch_size, second.model.modality) == (300, 16, "both")
+    assert first.lr_multiplier.max_iter == 7 and second.lr_multiplier.max_iter == 300
+    assert get_config("miniearth/mmovseg_xs.py") == second == load_config("miniearth/mmovseg_xs.py")
