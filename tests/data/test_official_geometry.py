@@ -77,9 +77,8 @@ def chw(array):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("sar_bands", [1, 3])
-def test_the_test_mapper_is_the_authors(tmp_path, size, sar_bands):
-    pair = write_pair(tmp_path, *size, sar_bands=sar_bands)
+def test_the_test_mapper_is_the_authors(tmp_path, size):
+    pair = write_pair(tmp_path, *size, sar_bands=1 if size[0] % 3 else 3)
     item = build()(pair)
     optical = pad_or_crop(resized_by_the_authors(pair["file_name"], Image.Resampling.BILINEAR, mode="RGB"), 128)
     sar = pad_or_crop(read_image(pair["sar_file_name"], format="RGB"), 128)

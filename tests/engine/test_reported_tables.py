@@ -215,6 +215,42 @@ def test_a_setting_states_its_sets_classes_and_recipe(setting, size):
     ).read_text()
 
 
+@pytest.mark.parametrize(
+    "run", tables.read_table(ROOT / "configs/tables/table1_released.json")["runs"], ids=lambda r: r["name"]
+)
+def test_a_run_of_an_authors_checkpoint_asks_for_its_own_set(run):
+    setting, size = run["name"].rsplit("_", 1)
+    config = resolved(run)
+    test = "ddhr_ch" if setting == "ddhr_sk_to_ch" else setting
+    data = config.dataloader
+    assert data.test.dataset.name == data.evaluator.dataset_name == f"{test}_val"
+    for node in (data.test.mapper.vocabulary, data.evaluator.vocabulary):
+        assert (node.dataset, node.flavour) == (test if test.startswith("ddhr") else test.split("_")[0], "released")
+    assert run["checkpoint"].startswith({"vitb16": "B16/model", "vitl14": "L14/model"}[size])
+
+
+@pytest.mark.parametrize("size", ["vitb16", "vitl14"])
+def test_the_released_configs_follow_the_release(size):
+    config = load_config(f"mmovseg/released_{size}.py")
+    data = config.dataloader
+    assert config.model.head.name == "released" and config.model.clip.templates == "released"
+    assert (data.train.dataset.name, data.test.dataset.name) == ("pie_cloud_train", "pie_cloud_val")
+    for mapper in (data.train.mapper, data.test.mapper):
+        assert (mapper.sar_geometry, mapper.reader.decoder, mapper.vocabulary.flavour) == (
+            "official",
+            "pil",
+            "released",
+        )
+    assert data.evaluator.vocabulary.flavour == "released" and data.test.batch_size == 1
+    assert (config.train.max_iter, data.train.batch_size) == (80_000, 8 if size == "vitb16" else 4)
+    assert (config.optimizer.base_lr, config.optimizer.lr_multipliers.clip) == (2.5e-4, 0.01)
+    assert config.train.clip_grad.enabled and config.train.clip_grad.max_norm == 0.01
+    checked = read_config(argument_parser().parse_intermixed_args(
+        ["--config-file", f"mmovseg/released_{size}.py", "--eval-only", "dataloader.test.mapper.sar_geometry=paired"]
+    ))  # fmt: skip
+    assert checked.dataloader.test.mapper.sar_geometry == "paired"
+
+
 def test_both_lists_of_ddhr_name_the_same_classes_in_another_order():
     for flavour in ("clean", "released"):
         sk, ch = get_vocabulary("ddhr_sk", flavour), get_vocabulary("ddhr_ch", flavour)
