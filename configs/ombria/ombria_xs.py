@@ -8,12 +8,19 @@ train = get_config("common/train.py").train
 optimizer = get_config("common/optim.py").optimizer
 lr_multiplier = get_config("common/schedule.py").cosine
 
+# Everything starts from the CLIP of MiniEarth and trains: its colours mean other things here, and there is no encoder
+# that was aligned on real pairs. Its RGB filters are repeated for the six bands and averaged for the two of SAR.
+model.clip.weights = "shipped://clip_xs"
+model.optical_encoder.weights = model.sar_encoder.weights = "clip:shipped://clip_xs"
 model.clip.finetune = "full"
 model.optical_encoder.freeze = False
 model.sar_encoder.freeze = False
 
-optimizer.base_lr = 1e-3
-train.max_iter = 300
+# The loss weighs no class: a third of the pixels is flooded, so neither class is rare.
+# Chosen on fold 0, which is no part of the table: all of CLIP training (150 iterations) 63.8 IoU of flooded, CLIP held
+# fixed and twice the rate 56.1.
+optimizer.base_lr = 2e-3
+train.max_iter = 100  # 100 it * 8 im/it / 128 im = 6.3 epochs of a quarter of each place; a larger set deserves more
 train.clip_grad.enabled = True
 train.output_dir = "output/ombria/ombria_xs"
 lr_multiplier.warmup_iters = 20

@@ -296,7 +296,7 @@ def _stack(rows: Iterable[PlaceCount]) -> np.ndarray:
 
 
 def _sum_of(rows: Sequence[PlaceCount], group: str) -> np.ndarray:
-    return np.sum([row.counts for row in rows if row.group == group], axis=0, dtype=np.int64)
+    return _stack(row for row in rows if row.group == group).sum(axis=0)
 
 
 def _cell(rows: Sequence[PlaceCount]) -> str:

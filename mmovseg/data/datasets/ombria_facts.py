@@ -78,7 +78,7 @@ def missing_mask(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
     Deep water may be black on one date. The radar images are white there, but on a strip 8 to 16 pixels narrower.
     """
-    return ~(before.any(axis=2) | after.any(axis=2))
+    return np.logical_not(before.any(axis=2) | after.any(axis=2))
 
 
 def measure_place(folder: str | Path, split: str, place: str) -> PlaceFacts:
@@ -188,8 +188,12 @@ def read_places(root: str | Path) -> dict[tuple[str, str], PlaceFacts]:
 
 
 def _row(item: Mapping[str, str]) -> PlaceFacts:
-    numbers = ("flood_fraction", "cloud_before", "cloud_after", "nodata_fraction")
     return PlaceFacts(
-        **{field.name: item[field.name] for field in fields(PlaceFacts) if field.name not in numbers},
-        **{name: float(item[name]) for name in numbers},
-    )  # type: ignore[arg-type]
+        split=item["split"],
+        place=item["place"],
+        flood_fraction=float(item["flood_fraction"]),
+        cloud_before=float(item["cloud_before"]),
+        cloud_after=float(item["cloud_after"]),
+        nodata_fraction=float(item["nodata_fraction"]),
+        group=item["group"],
+    )
