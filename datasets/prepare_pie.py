@@ -62,9 +62,9 @@ def find_pairs(roots: Sequence[Path], split: str, cloudy_folder: str | None) -> 
     Raises:
         UserError: a folder is missing or empty, or a file has no partner.
     """
-    start = f"{split}/" if split else ""
+    start, of = (f"{split}/", f" of {split}") if split else ("", "")
     folders = {
-        role: find_folder(roots, *(start + name for name in names), what=f"the {role} rasters {start}")
+        role: find_folder(roots, *(start + name for name in names), what=f"the {role} rasters{of}")
         for role, names in _ROLES.items()
     }
     candidates = (cloudy_folder,) if cloudy_folder else _CLOUDY

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -14,9 +15,11 @@ from mmovseg.data.datasets import catalog
 from mmovseg.data.datasets.catalog import get_dataset, known_datasets, register_all, register_pairs
 from mmovseg.data.datasets.folders import load_pair_csv, load_pair_folder, load_pair_jsonl
 from mmovseg.data.io import FileReader
+from mmovseg.data.mapper import OpticalSARMapper
 from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.errors import UserError
-from mmovseg.testing.fakes import write_pairs
+from mmovseg.testing.fakes import write_pairs, write_raster
+from mmovseg.testing.trees import fake_scenes, tree_names, write_tree
 
 
 @pytest.fixture
@@ -147,6 +150,66 @@ def test_folder_data_sets_are_found_under_the_root(tmp_path, monkeypatch):
     register_all(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="elsewhere"):
         get_dataset("ddhr_ch_val")
+
+
+RELEASED = [name for name in tree_names() if name.startswith(("pie", "ddhr", "oem"))]
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_the_authors_download_gives_the_same_labels(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(catalog, "_chosen_root", None)
+    vocabulary = get_vocabulary(catalog.dataset_entry(name).vocabulary)
+    scenes = fake_scenes(name, count=2)
+    for layout in ("release", "own"):
+        monkeypatch.setenv("DETECTRON2_DATASETS", str(write_tree(name, tmp_path / layout, layout=layout, count=2)))
+        for split in catalog.dataset_entry(name).splits:
+            items, truth = get_dataset(f"{name}_{split}"), [scene for scene in scenes if scene.split == split]
+            assert len(items) == 2
+            mapper = OpticalSARMapper(
+                is_train=False, vocabulary=vocabulary, reader=FileReader(sar_unit_in="amplitude8")
+            )
+            for item, scene in zip(items, truth, strict=True):
+                label = mapper(item)["sem_seg"].numpy()
+                known = np.isin(scene.label, vocabulary.seen_ids) if "label_map" in item else scene.label != 255
+                np.testing.assert_array_equal(label, np.where(known, scene.label, 255))
+                assert mapper(item)["sar"].shape[1:] == label.shape
+            assert ("label_map" in items[0]) == (layout == "release" and split == "train")
+            training = OpticalSARMapper(is_train=True, vocabulary=vocabulary, reader=mapper.reader)(items[0])
+            assert set(training["sem_seg"].unique().tolist()) <= {*range(len(vocabulary.seen_ids)), 255}
+
+
+def test_label_numbers_can_be_stated(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "_chosen_root", None)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(write_tree("pie_cloud", tmp_path, layout="release", count=2)))
+    assert get_dataset("pie_cloud_train")[0]["label_map"] == {0: 0, 1: 1, 2: 4, 3: 5}
+    assert "label_map" not in get_dataset("pie_cloud_train", labels="full")[0]
+    assert get_dataset("pie_cloud_val", labels="seen")[0]["label_map"] == {0: 0, 1: 1, 2: 4, 3: 5}
+    with pytest.raises(UserError, match="labels must be auto, full or seen, got 'none'"):
+        get_dataset("pie_cloud_val", labels="none")
+    # a full label in a folder that is registered as seen-only is refused, not misread
+    write_raster(tmp_path / "PIE_RGBSAR/train/D2masks6/1.png", np.full((32, 32), 5, np.uint8))
+    with pytest.raises(UserError, match=r"D2masks6/1.png' has the value 5, which the label map does not list"):
+        FileReader(sar_unit_in="amplitude8")(get_dataset("pie_cloud_train")[0])
+
+
+def test_thin_validation_where_the_release_registers_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "_chosen_root", None)
+    root = write_tree("oem_thin", tmp_path, layout="release", count=2)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(root))
+    for folder in ("rgb_cloud_thin", "D2masks"):
+        (root / "OEM/val" / folder).rename(root / "OEM" / folder)
+    items = get_dataset("oem_thin_val")
+    assert items[0]["file_name"] == str(root / "OEM/rgb_cloud_thin/3.png") and len(items) == 2
+    assert items[0]["sar_file_name"] == str(root / "OEM/val/imgs/3.png")
+
+
+def test_own_layout_goes_before_the_release(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "_chosen_root", None)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    for layout in ("release", "own"):
+        write_tree("ddhr_sk", tmp_path, layout=layout, count=2)
+        folder = "DDSK/train/rgb_clouds" if layout == "release" else "ddhr_sk/train/optical_cloud"
+        assert folder in get_dataset("ddhr_sk_train")[0]["file_name"]
 
 
 def test_own_data_by_name(pairs):
