@@ -83,11 +83,12 @@ def fill_fold_table(
         UserError: a baseline that does not exist, or whatever a run raises.
     """
     results = Path(results)
+    reader = OmbriaReader()  # one for all baselines, which all look at the same places
     done = {(row["run"], row["fold"]) for row in _read(results)}
     for fold in table["folds"]:
-        for entry in [*table["baselines"], *table["runs"]]:
+        for entry in _entries(table):
             if (entry["name"], str(fold)) not in done:
-                _measure(table, entry, int(fold), results, Path(output), root, overrides)
+                _measure(table, entry, int(fold), results, Path(output), root, overrides, reader)
 
 
 def places_path(results: str | Path) -> Path:
@@ -194,6 +195,7 @@ def _measure(
     output: Path,
     root: str | Path | None,
     overrides: Sequence[str],
+    reader: OmbriaReader,
 ) -> None:
     options: dict[str, Any] = {**table["dataset"], "fold": fold, "num_folds": int(table["num_folds"])}
     test = load_ombria("val", root=root, **options)
@@ -202,7 +204,7 @@ def _measure(
         counts, facts = _train(table, entry, fold, output, overrides)
     elif entry["name"] in BASELINES:
         train = load_ombria("train", root=root, **options)
-        counts, facts = run_baseline(entry["name"], train, test, OmbriaReader()), {"commit": source_commit()}
+        counts, facts = run_baseline(entry["name"], train, test, reader), {"commit": source_commit()}
     else:
         raise UserError(f"there is no baseline '{entry['name']}'; there are: {', '.join(BASELINES)}")
     if set(counts) != {item["image_id"] for item in test}:
