@@ -29,10 +29,22 @@ def main(argv: list[str] | None = None) -> None:
         default="optical",
         help="which images a DINO or DINOv3 encoder was trained on; goes into the input contract (default: optical)",
     )
+    parser.add_argument(
+        "--outside",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="glob pattern of tensors of other parts, which are left out, for example 'projector.*'; repeatable",
+    )
     args = parser.parse_args(argv)
     try:
         report = convert_checkpoint(
-            args.input, args.output, source=args.source, reverse=args.reverse, modality=args.modality
+            args.input,
+            args.output,
+            source=args.source,
+            reverse=args.reverse,
+            modality=args.modality,
+            outside=args.outside,
         )
     except ConversionError as error:
         for fault in error.faults:  # the message names the first few of each kind

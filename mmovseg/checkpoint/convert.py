@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +82,7 @@ def convert_checkpoint(
     reverse: bool = False,
     table: KeyTable | None = None,
     modality: Literal["optical", "sar"] = "optical",
+    outside: Sequence[str] = (),
 ) -> ConversionReport:
     """Convert a foreign checkpoint to our safetensors, or with `reverse` one of ours back.
 
@@ -95,6 +96,8 @@ def convert_checkpoint(
         reverse: from ours to the official names.
         table: takes the place of the tables of `source`, for models of other sizes.
         modality: which images an encoder (`ENCODER_SOURCES`) was trained on; for the input contract.
+        outside: glob patterns of further tensors that are of other parts, for example a projection head that was
+            trained beside an encoder. They are reported, not converted.
 
     Raises:
         ConversionError: the tensors do not fit the table.
@@ -106,7 +109,8 @@ def convert_checkpoint(
     _check_target(Path(source_path), Path(target_path), reverse=reverse)
     if reverse:
         return _convert_back(Path(source_path), Path(target_path), tables)
-    return _convert(Path(source_path), Path(target_path), tables, modality)
+    widened = [replace(table, outside=(*table.outside, *outside)) for table in tables]
+    return _convert(Path(source_path), Path(target_path), widened, modality)
 
 
 def _convert(source_path: Path, target_path: Path, tables: Sequence[KeyTable], modality: str) -> ConversionReport:
@@ -174,8 +178,8 @@ def _convert_back(source_path: Path, target_path: Path, tables: Sequence[KeyTabl
     if named:
         groups |= set(json.loads(header["converted_optional"]))
     rules = [rule for rule in chosen.rules if rule.optional in {"", *groups}]
-    # A model that was trained here never had what a conversion sets aside.
-    filled = {} if "converted_from" in header else _neutral_values(rules, state)
+    # A model that was trained here, or part of another one, never had what this conversion sets aside.
+    filled = {} if named else _neutral_values(rules, state)
     state |= filled
     _raise(_find_faults(chosen, rules, state, "ours"), source_path, chosen)
     dtypes = json.loads(header.get("converted_constants", "{}")) if named else {}

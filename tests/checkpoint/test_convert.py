@@ -11,11 +11,16 @@ from safetensors.torch import load_file, save_file
 from mmovseg.checkpoint import load_weights, read_metadata, save_weights
 from mmovseg.checkpoint.contract import contract_from_dict
 from mmovseg.checkpoint.convert import ConversionError, convert_checkpoint
+from mmovseg.checkpoint.export import export_part
 from mmovseg.checkpoint.tables import SOURCES
+from mmovseg.checkpoint.tables.clip import ClipDims
+from mmovseg.checkpoint.tables.dino import NAMINGS, DinoDims
+from mmovseg.checkpoint.tables.mmovseg import ReleasedDims, mmovseg_table
 from mmovseg.errors import UserError
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder
-from mmovseg.testing.checkpoints import TINY_CLIP, TINY_DINO, fake_state, tiny_table
+from mmovseg.testing.checkpoints import TINY_CLIP, TINY_DINO, TINY_DINOV3, fake_state, tiny_table
+from mmovseg.testing.realdata import realdata_root
 
 TINY_ARCHITECTURE = {
     "embed_dim": TINY_CLIP.embed,
@@ -89,10 +94,10 @@ def test_half_precision_stays(dtype, tmp_path):
     assert bits(torch.load(back(path, table), weights_only=True)["model"]) == bits(state)
 
 
-@pytest.mark.parametrize("naming", ["", "backbone.", "module.", "module.backbone."])
+@pytest.mark.parametrize("naming", NAMINGS)
 @pytest.mark.parametrize("source", ["dino", "dinov3"])
 def test_wrappers_on_the_names_come_off_and_on_again(source, naming, tmp_path, monkeypatch):
-    tables = tuple(tiny_table(source, naming=each) for each in ("", "backbone.", "module.", "module.backbone."))
+    tables = tuple(tiny_table(source, naming=each) for each in NAMINGS)
     monkeypatch.setitem(SOURCES, source, lambda: tables)
     state = fake_state(tiny_table(source, naming=naming), optional={"projection head"})
     torch.save({"student": {}, "teacher": state}, tmp_path / "in.pth")
@@ -101,7 +106,7 @@ def test_wrappers_on_the_names_come_off_and_on_again(source, naming, tmp_path, m
     ours = load_file(tmp_path / "out.safetensors")
     assert torch.equal(ours["blocks.2.norm1.weight"], state[f"{naming}blocks.2.norm1.weight"])
     if source == "dino":
-        head = f"{naming.removesuffix('backbone.')}head.mlp.0.weight"
+        head = f"{naming.replace('backbone.', '')}head.mlp.0.weight"
         assert torch.equal(ours[f"aside.{head}"], state[head])
     convert_checkpoint(tmp_path / "out.safetensors", tmp_path / "back.pth", source=source, reverse=True)
     restored = torch.load(tmp_path / "back.pth", weights_only=True)
@@ -242,6 +247,35 @@ def test_other_parts_of_a_segmentation_model_are_reported(source, tmp_path):
     assert not any("upsample" in name for name in load_file(path))
     with pytest.raises(ConversionError, match=r"backbone\.weight"):
         convert(tmp_path, {"model": {"backbone.weight": torch.ones(1), **fake_state(table)}}, table)
+
+
+def test_the_user_can_name_other_parts(tmp_path):
+    table = tiny_table("dino")
+    content = {"model": {"projector.0.weight": torch.ones(1), **fake_state(table)}}
+    with pytest.raises(ConversionError, match=r"1 that the table does not know: projector\.0\.weight \(1,\);"):
+        convert(tmp_path, content, table)
+    report, path = convert(tmp_path, content, table, outside=["projector.*"])
+    assert report.outside == ["projector.0.weight"]
+    assert not any("projector" in name for name in load_file(path))
+
+
+def test_an_encoder_cut_out_of_a_converted_model_goes_back_as_an_encoder(tmp_path):
+    whole = tiny_table("mmovseg_vitl14")
+    state = fake_state(whole)
+    _, path = convert(tmp_path, {"model": state}, whole)
+    export_part(path, tmp_path / "sar.safetensors", part="sar_encoder.model")
+    report = convert_checkpoint(
+        tmp_path / "sar.safetensors",
+        tmp_path / "sar.pth",
+        source="dinov3",
+        table=tiny_table("dinov3"),
+        reverse=True,
+    )
+    restored = torch.load(tmp_path / "sar.pth", weights_only=True)["teacher"]
+    assert {f"dino_sarmodel.{name}" for name in restored} == {name for name in state if "dino_sarmodel." in name}
+    name = "blocks.1.attn.proj.weight"
+    assert torch.equal(restored[name], state[f"dino_sarmodel.{name}"])
+    assert "mask_token" in report.filled
 
 
 def test_what_gsnet_has_more_than_catseg_is_not_catsegs():
@@ -386,6 +420,46 @@ def test_a_converted_dino_loads_into_timm(tmp_path):
     assert loaded.unexpected == []
     assert loaded.summary().endswith("0 missing, 0 unexpected, 8 set aside")
     assert "set aside: aside.head.mlp.0.weight" in str(loaded)
+
+
+def test_a_converted_dinov3_loads_into_timm_with_its_own_periods(tmp_path):
+    table = tiny_table("dinov3")
+    state = fake_state(table)
+    state["rope_embed.periods"] = (100.0 ** (torch.arange(16) / 16)).bfloat16()  # as the published files hold them
+    _, path = convert(tmp_path, state, table)
+    args = {"embed_dim": TINY_DINOV3.width, "depth": 3, "num_heads": 1}
+    encoder = TimmEncoder(
+        "vit_small_patch16_dinov3_qkvb", taps=(3,), weights=str(path), model_args=args, keep_rope_periods=True
+    )
+    assert encoder.model.rope.periods.dtype is torch.float32
+    assert torch.equal(encoder.model.rope.periods, state["rope_embed.periods"].float())
+    assert torch.equal(encoder.model.blocks[1].attn.v_bias, state["blocks.1.attn.qkv.bias"][128:])
+    with pytest.raises(UserError, match=r"that the model does not have: rope\.periods"):
+        TimmEncoder("vit_small_patch16_dinov3_qkvb", taps=(3,), weights=str(path), model_args=args)
+
+
+@pytest.mark.realdata
+def test_a_small_model_of_the_authors_goes_there_and_back(tmp_path):
+    root = realdata_root()
+    file = root / "parity" / "mmovseg_released_tiny.npz" if root is not None else None
+    if file is None or not file.is_file():
+        pytest.skip("the outputs of the authors' modules are not here")
+    with np.load(file) as arrays:
+        names = [name for name in arrays.files if name.startswith("sd/model/")]
+        state = {name.removeprefix("sd/model/"): torch.from_numpy(arrays[name]) for name in names}
+    dims = ReleasedDims(
+        clip=ClipDims("small", embed=16, width=64, depth=9, grid=4, text_width=64, text_depth=6, words=100),
+        dense=DinoDims("small", width=48, depth=9),
+        hidden=16,
+        projected_guidance=8,
+        guidance=(12, 6),
+        guidance_out=(4, 2),
+        decoder=(32, 16),
+    )
+    table = mmovseg_table(dims)
+    report, path = convert(tmp_path, {"model": state}, table)
+    assert len(report.constants) == 2
+    assert bits(torch.load(back(path, table), weights_only=True)["model"]) == bits(state)
 
 
 HEAD = [

@@ -12,7 +12,7 @@ from mmovseg.checkpoint.rules import KeyTable, Rule, Shape, aside, copies, expan
 from mmovseg.checkpoint.tables.contracts import dino_contract
 
 # What DistributedDataParallel and DINO's multi-crop wrapper put in front of a name.
-NAMINGS = ("", "backbone.", "module.", "module.backbone.")
+NAMINGS = ("", "backbone.", "module.", "module.backbone.", "backbone.module.")
 ENTRIES = ("teacher", "model", "state_dict")
 
 
@@ -77,7 +77,7 @@ def dino_rules(dims: DinoDims, *, theirs: str = "", ours: str = "") -> list[Rule
 
 def dino_table(dims: DinoDims, *, naming: str = "") -> KeyTable:
     """One architecture under one naming, with or without the projection head, whose sizes a training may choose."""
-    head = naming.removesuffix("backbone.") + "head."
+    head = naming.replace("backbone.", "") + "head."
     rows: dict[str, Shape] = {
         "mlp.0.weight": (None, dims.width),
         "mlp.0.bias": (None,),
