@@ -24,6 +24,10 @@ COMMANDS = [
 SCRIPTS = sorted({Path(entry.prepare).name for entry in ON_DISK})
 
 
+def test_every_set_has_a_script_and_every_script_a_set():
+    assert sorted(path.name for path in (ROOT / "datasets").glob("prepare_*.py")) == SCRIPTS
+
+
 def table_rows(heading):
     """Cells of the first table after a heading, without its two head lines."""
     part = PAGE.split(f"\n{heading}", 1)[1]
