@@ -1,6 +1,11 @@
 """PIE-RGB-SAR: the public tree prepared; splits, clouds and codes in every form that the download may have."""
 
+import os
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import prepare_pie
@@ -143,3 +148,32 @@ def test_get_dataset_finds_it(run, tmp_path, monkeypatch):
     assert [item["image_id"] for item in get_dataset("pie_cloud_train")] == ["1", "2"]
     assert "optical_cloud" in get_dataset("pie_cloud_val")[0]["file_name"]
     assert "optical/" in get_dataset("pie_clean_val")[0]["file_name"]
+
+
+@pytest.mark.slow  # three processes that import the package
+def test_a_killed_process_continued_equals_an_unbroken_one(tmp_path):
+    source = write_tree("pie_cloud", tmp_path / "source", layout="public", count=60, size=64)
+    script = Path(prepare_pie.__file__)
+    command = [sys.executable, "-W", "ignore", str(script), "--source", str(source), "--output"]
+    environment = os.environ | {"PYTHONPATH": str(script.parents[1]), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*command, str(tmp_path / "broken")], env=environment, stderr=subprocess.DEVNULL) as process:
+        while len(list((tmp_path / "broken").glob("pie/train/*/*.png"))) < 40:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.01)
+        process.kill()
+    written = len(list((tmp_path / "broken/pie").glob("*/label/*.png")))
+    assert 0 < written < 120 and not (tmp_path / "broken/pie/manifest.json").exists()
+    for root in ("broken", "unbroken"):
+        done = subprocess.run(
+            [*command, str(tmp_path / root)], env=environment, capture_output=True, text=True, check=True
+        )
+        assert ("0 were there" in done.stdout) == (root == "unbroken")
+    contents = [
+        {
+            path.relative_to(tmp_path / root): path.read_bytes()
+            for path in (tmp_path / root).rglob("*")
+            if path.is_file()
+        }
+        for root in ("broken", "unbroken")
+    ]
+    assert contents[0] == contents[1] and len(contents[0]) == 120 * 6 + 2

@@ -360,7 +360,8 @@ class SplitCheck:
 
 def _find_leaks(checked: Sequence[SplitCheck]) -> list[Fault]:
     """Find optical or SAR rasters with the same bytes in two pairs; empty tiles may be equal."""
-    faults, first = [], {}
+    faults: list[Fault] = []
+    first: dict[tuple[str, str | None], tuple[str, str]] = {}
     for part in checked:
         for role in (role for role in ("optical", "sar") if role in part.facts):
             for stem, facts in part.facts[role].items():

@@ -48,7 +48,7 @@ class PairRecipe:
 
     def folders(self, files: PairFiles) -> tuple[str, ...]:
         """Return the folders that a pair's tiles are written to."""
-        folders = [role for role in ("optical", "sar", "label") if role in files]
+        folders: list[str] = [role for role in ("optical", "sar", "label") if role in files]
         if "clouded" in files:
             folders.append(self.clouded_folder)
         else:
