@@ -140,16 +140,33 @@ def model_dims() -> ReleasedDims:
     )
 
 
-def load_model() -> MMOVSeg:
-    """The whole model of `model/*`; its classes are padded to 256, as in the release."""
+def small_model(
+    *,
+    depth: int = 3,
+    text_layers: int = 1,
+    taps: tuple[int, ...] = (1, 2, 3),
+    clip_taps: tuple[int, ...] = (1, 2),
+    dense_size: int = 56,
+    head: dict | None = None,
+    **changes,
+) -> MMOVSeg:
+    """The released model of ViT-B/16 in small: the same parts and options, 16 px of stride, random weights.
+
+    Args:
+        depth: blocks of every vision transformer; `taps` and `clip_taps` count within them.
+        text_layers: blocks of the text tower.
+        dense_size: training size of the dense encoders, which sets their position table.
+        head: options of the head beyond its widths.
+        changes: arguments of `MMOVSeg`; the encoders may be left out with None.
+    """
     clip = OpenCLIPEncoder(
         architecture=dict(
             embed_dim=16,
             quick_gelu=True,
-            vision_cfg=dict(image_size=64, patch_size=16, width=64, layers=9),
-            text_cfg=dict(context_length=77, vocab_size=WORDS, width=64, heads=2, layers=6),
+            vision_cfg=dict(image_size=64, patch_size=16, width=64, layers=depth),
+            text_cfg=dict(context_length=77, vocab_size=WORDS, width=64, heads=2, layers=text_layers),
         ),
-        taps=(4, 8),
+        taps=clip_taps,
         dense="value_cls",
         finetune="qv",
         templates="released",
@@ -158,30 +175,36 @@ def load_model() -> MMOVSeg:
     optical, sar = (
         TimmEncoder(
             "vit_small_patch8_224",
-            taps=TAPS,
+            taps=taps,
+            image_size=dense_size,
             position_resize="dino_v1",
-            model_args=dict(embed_dim=48, depth=9, num_heads=3),
+            model_args=dict(embed_dim=48, depth=depth, num_heads=3),
         )
         for _ in range(2)
     )
-    model = MMOVSeg(
+    widths = dict(
+        channels=16,
+        context_channels=8,
+        level_channels=(12, 6),
+        guidance_channels=(4, 2),
+        decoder_channels=(32, 16),
+        num_heads=2,
+    )
+    arguments = dict(
         clip=clip,
         optical_encoder=optical,
         sar_encoder=sar,
-        head=dict(
-            name="released",
-            channels=16,
-            context_channels=8,
-            level_channels=(12, 6),
-            guidance_channels=(4, 2),
-            decoder_channels=(32, 16),
-            num_heads=2,
-        ),
+        head=dict(name="released") | widths | (head or {}),
         clip_norm=PixelNorm(mean=CLIP_MEAN, std=CLIP_STD),
         sar_norm=PixelNorm(mean=CLIP_MEAN, std=CLIP_STD),
-        network_size=384,
-        pad_multiple=32,
     )
+    return MMOVSeg(**(arguments | changes))
+
+
+def load_model() -> MMOVSeg:
+    """The whole model of `model/*`; its classes are padded to 256, as in the release."""
+    sizes = dict(depth=9, text_layers=6, taps=TAPS, clip_taps=(4, 8), dense_size=224)
+    model = small_model(**sizes, network_size=384, pad_multiple=32)
     state = with_all_words(convert(model_dims(), tensors("sd/model/")), "clip.model.")
     return load(model, state, "").eval()
 
