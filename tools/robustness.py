@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> str:
         rows = fill_sweep(sweep, results, output, overrides=args.overrides, only=args.runs)
     draw_sweep(sweep, rows, picture, metric=args.metric)
     text = to_markdown(sweep, rows, metric=args.metric)
-    print(f"{sweep['title']}, {args.metric} in percent, mean and standard deviation over seeds\n\n{text}\n\n{picture}")
+    print(f"{sweep['title']}, {args.metric} in percent\n\n{text}\n\n{picture}")
     return text
 
 

@@ -11,6 +11,7 @@ cover: made-up clouds of one kind and growing cover replace those of the test lo
 shift: SAR moved by whole pixels (`ShiftedSar`), under the clouds of the test loader.
 margin: control of the shift: the same margin of SAR is missing, nothing is moved; 0 px is that of the shift.
 
+Each row holds a 95 % interval from a bootstrap over scenes, which says nothing of the spread between trainings.
 What a sweep cannot change (SAR alone under clouds, optical alone or another place's SAR when SAR moves) is evaluated
 once; its `value` is ``any``. Rows are appended as they finish, so that a stopped sweep goes on where it was.
 """
@@ -30,6 +31,7 @@ from omegaconf import DictConfig
 
 from mmovseg.checkpoint.load import file_sha256
 from mmovseg.config import apply_overrides, config_hash, config_to_dict, instantiate, load_config
+from mmovseg.config.instantiate import TARGET, resolve_target
 from mmovseg.data.clouds import CloudSynthesizer
 from mmovseg.data.perturb import SarOfAnother, ShiftedSar, shuffle_sar
 from mmovseg.data.sample import EVALUATION_MODALITIES, Reader
@@ -40,15 +42,19 @@ from mmovseg.engine.provenance import device_name, result_facts
 from mmovseg.engine.run import autocast_for, build_model, prepare
 from mmovseg.engine.tables import METRICS, append_row, read_rows
 from mmovseg.errors import UserError
+from mmovseg.evaluation.bootstrap import bootstrap_intervals
+from mmovseg.evaluation.per_image import PerImageEvaluator
 from mmovseg.evaluation.provenance import source_commit
+from mmovseg.evaluation.sem_seg import OVSegEvaluator
 
 SweepName = Literal["cover", "shift", "margin"]
 SWEEPS: tuple[SweepName, ...] = get_args(SweepName)
 ANY = "any"
 _UNTOUCHED = {("cover", "sar"), ("shift", "optical"), ("shift", "shuffled-sar"), ("margin", "optical")}
+INTERVALS = tuple(f"{metric} {end}" for metric in METRICS for end in ("low", "high"))
 FIELDS = (
-    "table", "sweep", "kind", "value", "run", "seed", "modality", *METRICS, "config", "config_sha256", "data", "images",
-    "seconds", "commit", "weights_sha256", "machine",
+    "table", "sweep", "kind", "value", "run", "seed", "modality", *METRICS, *INTERVALS, "config", "config_sha256",
+    "data", "images", "seconds", "commit", "weights_sha256", "machine",
 )  # fmt: skip
 
 
@@ -200,7 +206,8 @@ def _measure(
     }
     for point in points:
         start = time.perf_counter()
-        tests = {name: (_loader(loader, dataset, reader, point), _evaluator(evaluator, point, facts))}
+        judge = _evaluator(evaluator, point, facts)
+        tests = {name: (_loader(loader, dataset, reader, point), judge)}
         metrics = evaluate(model, tests, autocast_for(context))[name]["sem_seg"]
         seconds = time.perf_counter() - start
         shown = f"{point.sweep} {point.value}{' ' + point.kind if point.kind else ''}, {point.modality}"
@@ -212,6 +219,7 @@ def _measure(
             "value": point.value,
             "modality": point.modality,
             **{key: _percent(metrics[key]) for key in METRICS},
+            **_intervals(judge),
             "seconds": round(seconds, 1),
         }
 
@@ -268,7 +276,22 @@ def _loader(loader: DictConfig, dataset: list[dict[str, Any]], reader: Reader, p
 
 def _evaluator(evaluator: DictConfig, point: Point, facts: Mapping[str, Any]) -> Any:
     arguments = {key: evaluator[key] for key in evaluator}
+    if resolve_target(evaluator[TARGET]) is OVSegEvaluator:
+        arguments[TARGET] = PerImageEvaluator
     return instantiate({**arguments, "modality": point.modality, "output_dir": None, "provenance": dict(facts)})
+
+
+def _intervals(evaluator: Any) -> dict[str, str]:
+    """Return 95 % intervals over scenes; the draws are the same for all points of a test set."""
+    if not isinstance(evaluator, PerImageEvaluator):
+        return {}
+    found = bootstrap_intervals(list(evaluator.per_image.values()), evaluator.vocabulary)
+    shown: dict[str, str] = {}
+    for metric in METRICS:
+        interval = found[metric]
+        for end, value in zip(("low", "high"), interval or (), strict=False):
+            shown[f"{metric} {end}"] = _percent(value)
+    return shown
 
 
 def _percent(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,15 @@ from mmovseg.engine.robustness import ANY
 from mmovseg.engine.tables import mean_and_spread
 from mmovseg.errors import UserError
 from mmovseg.visualization.curves import Curve, CurvePanel, draw_curves
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one seed reached, and its interval over scenes if it is known, in percent."""
+
+    value: float
+    interval: tuple[float, float] | None
+
 
 _COLORS = {"both": "#0b57d0", "optical": "#e8710a", "sar": "#188038", "shuffled-sar": "#9334e6"}
 _WITHHELD = {
@@ -22,7 +32,10 @@ _WITHHELD = {
 
 
 def to_markdown(sweep: Mapping[str, Any], rows: Sequence[Mapping[str, str]], *, metric: str = "mIoU") -> str:
-    """Return a table of the cover sweep and one of the shift sweep: mean and sample standard deviation over seeds.
+    """Return a table of the cover sweep and one of the shift sweep.
+
+    Cells are mean and sample standard deviation over seeds, or, where one seed was measured, its value and a 95 %
+    interval over scenes.
 
     Args:
         sweep: from `read_sweep`.
@@ -53,9 +66,16 @@ def _table(
             for modality in run.get(part, ()):
                 found = [_seeds(sweep, rows, run["name"], part, modality, value, metric) for value in values]
                 count = min(len(scores) for scores in found)
-                cells = " | ".join(mean_and_spread(scores) for scores in found)
+                cells = " | ".join(_cell(scores) for scores in found)
                 lines.append(f"| {series_label(run, part, modality)} | {cells} | {count} |")
     return "\n".join(lines)
+
+
+def _cell(scores: Sequence[Score]) -> str:
+    if len(scores) == 1 and scores[0].interval is not None:
+        low, high = scores[0].interval
+        return f"{scores[0].value:.1f} ({low:.1f} to {high:.1f})"
+    return mean_and_spread([score.value for score in scores])
 
 
 def series_label(run: Mapping[str, Any], part: str, modality: str) -> str:
@@ -68,7 +88,9 @@ def series_label(run: Mapping[str, Any], part: str, modality: str) -> str:
 def draw_sweep(
     sweep: Mapping[str, Any], rows: Sequence[Mapping[str, str]], path: str | Path, *, metric: str = "mIoU"
 ) -> None:
-    """Draw mIoU against cover and against shift; lines are means, bands reach from the worst to the best seed.
+    """Draw mIoU against cover and against shift; lines are means.
+
+    Bands reach from the worst to the best seed, or, of a single seed, over the 95 % interval of the scenes.
 
     Raises:
         UserError: no row belongs to the sweep.
@@ -83,8 +105,10 @@ def draw_sweep(
     if not panels:
         raise UserError(f"no row of sweep '{sweep['name']}' is measured yet, so there is nothing to draw")
     seeds = len({row["seed"] for row in rows})
-    note = f"{sweep['title']}; mean of {seeds} seeds, bands from the worst to the best" if seeds > 1 else sweep["title"]
-    draw_curves(panels, path, y_label=f"{metric}, %", note=note)
+    band = (
+        f"mean of {seeds} seeds, bands from the worst to the best" if seeds > 1 else "bands: 95 % interval over scenes"
+    )
+    draw_curves(panels, path, y_label=f"{metric}, %", note=f"{sweep['title']}; {band}")
 
 
 def _curves(sweep: Mapping[str, Any], rows: Sequence[Mapping[str, str]], part: str, metric: str) -> list[Curve]:
@@ -97,18 +121,25 @@ def _curves(sweep: Mapping[str, Any], rows: Sequence[Mapping[str, str]], part: s
             found = {value: scores for value, scores in found.items() if scores}
             if not found:
                 continue
+            bands = [_band(scores) for scores in found.values()]
             curves.append(
                 Curve(
                     label=series_label(run, own_part, modality),
                     x=list(found),
-                    mean=[statistics.mean(scores) for scores in found.values()],
-                    low=[min(scores) for scores in found.values()],
-                    high=[max(scores) for scores in found.values()],
+                    mean=[statistics.mean(score.value for score in scores) for scores in found.values()],
+                    low=[low for low, _ in bands],
+                    high=[high for _, high in bands],
                     color=_COLORS[modality],
                     style=":" if own_part == "margin" else "-" if number == 0 else "--",
                 )
             )
     return curves
+
+
+def _band(scores: Sequence[Score]) -> tuple[float, float]:
+    if len(scores) == 1 and scores[0].interval is not None:
+        return scores[0].interval
+    return min(score.value for score in scores), max(score.value for score in scores)
 
 
 def _seeds(
@@ -119,13 +150,18 @@ def _seeds(
     modality: str,
     value: int,
     metric: str,
-) -> list[float]:
+) -> list[Score]:
     """Return one score a seed; what the sweep cannot change has one row for all values."""
     part = "shift" if (part, value) == ("margin", 0) else part
     kind = sweep["kind"] if part == "cover" else ""
     wanted = {"run": run, "sweep": part, "modality": modality, "kind": kind}
     return [
-        float(row[metric])
+        Score(float(row[metric]), _interval(row, metric))
         for row in rows
         if row["value"] in (str(value), ANY) and all(row[key] == text for key, text in wanted.items()) and row[metric]
     ]
+
+
+def _interval(row: Mapping[str, str], metric: str) -> tuple[float, float] | None:
+    low, high = row.get(f"{metric} low"), row.get(f"{metric} high")
+    return (float(low), float(high)) if low and high else None

@@ -35,6 +35,12 @@ class PerImageEvaluator(OVSegEvaluator):
             super().process([item], [output])
             self._rows.append((str(item["image_id"]), (self._total.counts - before).ravel().tolist()))
 
+    @property
+    def per_image(self) -> dict[str, np.ndarray]:
+        """Image id -> (G, P) int64 counts of what this process evaluated, in its order."""
+        shape = self._total.counts.shape
+        return {name: np.array(counts, dtype=np.int64).reshape(shape) for name, counts in self._rows}
+
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
         rows = [row for part in comm.all_gather(self._rows) for row in part]
         result = super().evaluate()

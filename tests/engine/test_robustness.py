@@ -78,6 +78,7 @@ def test_every_point_is_evaluated_once(measured):
     assert {(row["images"], row["data"], row["kind"]) for row in rows} == {
         ("3", "miniearth_test", "thick"), ("3", "miniearth_test", "")
     }  # fmt: skip
+    assert all(float(row["mIoU low"]) < float(row["mIoU high"]) for row in rows)
     assert all(len(row["weights_sha256"]) == len(row["config_sha256"]) == 12 for row in rows)
     assert score(rows, "cover", "any", "sar") == score(rows, "cover", "any", "sar", run="twin")
     distinct = [score(rows, "cover", 0, name) for name in ("both", "optical", "shuffled-sar")]
@@ -140,6 +141,7 @@ def rows_of(tmp_path, sweep, seeds=(0, 1)):
                 number = 80 - (value / 2 if point.sweep == "cover" else value) + seed
                 row = {"sweep": point.sweep, "kind": point.kind, "value": point.value, "modality": point.modality}
                 row |= {"run": run["name"], "seed": seed} | dict.fromkeys(METRICS, f"{number:.2f}")
+                row |= {"mIoU low": number - 5, "mIoU high": number + 2}
                 append_row(tmp_path / "made.csv", row, robustness.FIELDS)
     return read_rows(tmp_path / "made.csv")
 
@@ -155,7 +157,7 @@ def test_markdown_shows_what_was_measured(tmp_path):
     assert "| optical + SAR | 80.5 ± 0.7 | 30.5 ± 0.7 | 2 |" in text
     assert "| optical + SAR, optical withheld | 80.5 ± 0.7 | 80.5 ± 0.7 | 2 |" in text
     assert "| optical + SAR, SAR of another place | 80.5 ± 0.7 | 80.5 ± 0.7 | 2 |" in text.split("SAR shifted by")[1]
-    assert "| optical + SAR, only the margin missing | 80.5 ± 0.7 | 75.0 | 1 |" in text
+    assert "| optical + SAR, only the margin missing | 80.5 ± 0.7 | 75.0 (70.0 to 77.0) | 1 |" in text
     thin = read_sweep(write_sweep(tmp_path, run), kind="thin")
     assert "| optical + SAR | not run | not run | 0 |" in to_markdown(thin, rows)
     assert "| optical + SAR | 80.5 ± 0.7 | 75.5 ± 0.7 | 2 |" in to_markdown(thin, rows, metric="hIoU")
