@@ -14,7 +14,12 @@ def prepare_parser(description: str | None) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
-        "--source", nargs="+", required=True, metavar="PATH", help="the download: folders, or zip or tar archives"
+        "--source",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="the download: folders, or zip or tar archives, which are unpacked into a folder .unpacked of the output; "
+        "it may be removed afterwards",
     )
     parser.add_argument(
         "--output",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -128,9 +129,12 @@ def write_layer(folder: str | Path, stem: str, layer: Layer) -> Path:
 
 
 def remove_partial_files(root: str | Path) -> None:
-    """Remove what a killed run left half written below `root`."""
-    for path in Path(root).rglob(f".*{PARTIAL_MARK}*"):
-        path.unlink(missing_ok=True)
+    """Remove what a killed run left below `root`: files half written, archives half unpacked."""
+    for path in list(Path(root).rglob(f".*{PARTIAL_MARK}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _write(path: Path, array: np.ndarray, layer: Layer, driver: str) -> None:

@@ -64,13 +64,14 @@ def test_a_broken_run_continued_equals_an_unbroken_one(tmp_path):
     # what a kill in the middle of a tile, and in the middle of a file, leaves behind
     (broken / "train/shadow_thick/t1.png").unlink()
     (broken / "train/sar/.t4.tif.partial-123").write_bytes(b"half")
+    (broken / ".unpacked/.set.zip.partial-123/rgb").mkdir(parents=True)
     marker = tmp_path / "made"
     marker.mkdir()
     counts = run(jobs(7, marker=str(marker)), broken)
     assert (counts.written, counts.finished_before) == (4, 3)
     assert sorted(path.name.split("-")[0] for path in marker.iterdir()) == ["1", "4", "5", "6"]
     assert content(broken) == content(tmp_path / "unbroken")
-    assert len(content(broken)) == 7 * len(FOLDERS) + 2
+    assert len(content(broken)) == 7 * len(FOLDERS) + 2 and list((broken / ".unpacked").iterdir()) == []
     assert run(jobs(7), broken).written == 0 and content(broken) == content(tmp_path / "unbroken")
 
 
