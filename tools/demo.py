@@ -60,8 +60,8 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def read_pair(args: argparse.Namespace) -> RawSample:
-    """Read what the command line names.
+def read_pair(args: argparse.Namespace, sar_unit: SarUnit = "db") -> RawSample:
+    """Read what the command line names, SAR in the unit `sar_unit`, which is the model's.
 
     Raises:
         UserError: neither image is given, a file is unusable, or the two differ in size.
@@ -76,7 +76,7 @@ def read_pair(args: argparse.Namespace) -> RawSample:
     sample = FileReader(bands=args.optical_bands, optical_range=args.optical_range, sar_bands=args.sar_bands)(paths)
     if sample.sar is not None:
         unit = args.sar_unit or guess_sar_unit(sample.sar, args.sar)
-        sample.sar = convert_sar(sample.sar, unit_in=unit, unit_out="db")
+        sample.sar = convert_sar(sample.sar, unit_in=unit, unit_out=sar_unit)
     return sample
 
 
@@ -128,9 +128,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--output '{output}' must end in one of {', '.join(_IMAGE_FORMATS)}")
     if not 0 <= args.opacity <= 1:
         raise UserError(f"--opacity must lie in 0..1, got {args.opacity:g}")
-    pair = read_pair(args)
     weights = args.weights or (DEFAULT_WEIGHTS if args.config_file == DEFAULT_CONFIG else None)
     predictor = Predictor(args.config_file, weights, args.device, modality=args.modality, max_size_px=args.max_size)
+    pair = read_pair(args, predictor.sar_unit)
     vocabulary = predictor.ask_for(args.prompts)
     optical, sar = pair.optical, pair.sar
     if optical is not None and pair.optical_valid is not None and not pair.optical_valid.all():
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if sar is not None:
         sar = fit_polarisations(sar, predictor.num_polarisations, args.sar)
     labels = predictor(optical, sar, vocabulary).argmax(dim=0).numpy()
-    shown = optical_to_rgb(optical) if optical is not None else sar_to_rgb(np.asarray(sar))
+    shown = optical_to_rgb(optical) if optical is not None else sar_to_rgb(np.asarray(sar), unit=predictor.sar_unit)
     picture = draw_segmentation(shown, labels, vocabulary, opacity=args.opacity)
     with atomic_write(output) as temporary:
         Image.fromarray(picture).save(temporary, format=_IMAGE_FORMATS[output.suffix.lower()])

@@ -25,6 +25,7 @@ from mmovseg.data.io import FileReader
 from mmovseg.data.mapper import OpticalSARMapper
 from mmovseg.data.miniearth import MiniEarthReader
 from mmovseg.data.sample import ModelInput
+from mmovseg.data.sar import SarUnit
 from mmovseg.data.vocabulary import Vocabulary, get_vocabulary
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.visualization.draw import color_labels, optical_to_rgb, overlay, sar_to_rgb
@@ -60,19 +61,20 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def from_config(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary]:
-    """Return the batches of a config's loader, read in this process, and the classes of its labels."""
+def from_config(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary, SarUnit]:
+    """Return the batches of a config's loader, read in this process, the classes of its labels, the unit of its SAR."""
     config = apply_overrides(load_config(args.config_file), args.overrides)
     node = OmegaConf.select(config, f"dataloader.{args.loader}")
     if not isinstance(node, DictConfig) or "mapper" not in node:
         raise UserError(f"config '{args.config_file}' has no loader 'dataloader.{args.loader}' with a mapper")
     node.num_workers = 0
     mapper = instantiate(node.mapper)
-    return instantiate(node), mapper.asked if mapper.is_train else mapper.vocabulary
+    unit = getattr(mapper.reader, "sar_unit", "db")
+    return instantiate(node), mapper.asked if mapper.is_train else mapper.vocabulary, unit
 
 
-def from_dataset(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary]:
-    """Return the samples of a registered data set and its classes."""
+def from_dataset(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary, SarUnit]:
+    """Return the samples of a registered data set, its classes and the unit of its SAR."""
     dataset = get_dataset(args.dataset)
     vocabulary = get_vocabulary(MetadataCatalog.get(args.dataset).vocabulary)
     reader = MiniEarthReader() if "world" in dataset[0] else FileReader()
@@ -80,10 +82,18 @@ def from_dataset(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], 
     mapper = OpticalSARMapper(
         is_train=False, vocabulary=vocabulary, reader=reader, clouds=clouds, with_clear=clouds is not None
     )
-    return build_test_loader(dataset=dataset[: args.num], mapper=mapper), vocabulary
+    return build_test_loader(dataset=dataset[: args.num], mapper=mapper), vocabulary, _unit_of(reader(dataset[0]).sar)
 
 
-def panels(item: ModelInput, vocabulary: Vocabulary) -> Cells:
+def _unit_of(sar: np.ndarray | None) -> SarUnit:
+    """Tell 8-bit amplitude by its values: whole numbers 0..255, which no raster in dB holds."""
+    if sar is None:
+        return "db"
+    values = sar[np.isfinite(sar)]
+    return "amplitude8" if ((values == np.rint(values)) & (values >= 0) & (values <= 255)).all() else "db"
+
+
+def panels(item: ModelInput, vocabulary: Vocabulary, sar_unit: SarUnit = "db") -> Cells:
     """Return the pictures of one sample, (H, W, 3) uint8 or (H, W) in 0..1 for opacity, by column title."""
     cells: Cells = {}
     valid = item["valid"].numpy() if "valid" in item else None
@@ -91,7 +101,8 @@ def panels(item: ModelInput, vocabulary: Vocabulary) -> Cells:
         if key in item:
             cells[title] = optical_to_rgb(_hwc(item[key]), valid)  # type: ignore[literal-required]
     if "sar" in item:
-        cells["SAR"] = sar_to_rgb(_hwc(item["sar"]), item["sar_valid"].numpy() if "sar_valid" in item else None)
+        there = item["sar_valid"].numpy() if "sar_valid" in item else None
+        cells["SAR"] = sar_to_rgb(_hwc(item["sar"]), there, unit=sar_unit)
     if "cloud_alpha" in item:
         cells["cloud opacity"] = item["cloud_alpha"].numpy()
     if "sem_seg" in item:
@@ -104,9 +115,11 @@ def panels(item: ModelInput, vocabulary: Vocabulary) -> Cells:
     return cells
 
 
-def draw_page(items: Sequence[ModelInput], path: Path, vocabulary: Vocabulary, title: str) -> None:
+def draw_page(
+    items: Sequence[ModelInput], path: Path, vocabulary: Vocabulary, title: str, sar_unit: SarUnit = "db"
+) -> None:
     """Draw one row a sample."""
-    rows = [panels(item, vocabulary) for item in items]
+    rows = [panels(item, vocabulary, sar_unit) for item in items]
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     left, top, step_x, step_y = 0.12, 0.62, CELL_IN + GAP_IN, CELL_IN + 0.26
     width = max(2 * left + step_x * len(columns) - GAP_IN, 4.0)
@@ -122,7 +135,8 @@ def draw_page(items: Sequence[ModelInput], path: Path, vocabulary: Vocabulary, t
                 axes = place_axes(figure, left + j * step_x, y, CELL_IN, CELL_IN)
                 axes.imshow(cells[name], interpolation="nearest", cmap="gray", vmin=0, vmax=1)
         write(figure, left, y - 0.1, facts(item), size=7, color=FAINT, align="left")
-    add_legend(figure, vocabulary, note="white: 255, ignored.  SAR: VV | VH | VV - VH with fixed dB limits")
+    shown = "as stored" if sar_unit == "amplitude8" else "VV | VH | VV - VH with fixed dB limits"
+    add_legend(figure, vocabulary, note=f"white: 255, ignored.  SAR: {shown}")
     save_figure(figure, path)
 
 
@@ -151,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--num must be at least 1, got {args.num}")
     if args.dataset and args.overrides:
         raise UserError(f"overrides such as '{args.overrides[0]}' need --config-file")
-    batches, vocabulary = from_config(args) if args.config_file else from_dataset(args)
+    batches, vocabulary, sar_unit = from_config(args) if args.config_file else from_dataset(args)
     items: list[ModelInput] = []
     for batch in batches:
         items += batch
@@ -162,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for page, first in enumerate(range(0, min(len(items), args.num), ROWS_PER_PAGE), start=1):
         path = folder / f"{name}_{page:02d}.png"
-        draw_page(items[first : min(first + ROWS_PER_PAGE, args.num)], path, vocabulary, name)
+        draw_page(items[first : min(first + ROWS_PER_PAGE, args.num)], path, vocabulary, name, sar_unit)
         print(path)
 
 

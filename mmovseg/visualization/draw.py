@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmovseg.data.sample import IGNORE_LABEL
+from mmovseg.data.sar import SarUnit, convert_sar
 
 # Fixed, so that a grey value means the same backscatter in every picture; never stretched per image.
 CO_POL_LIMITS_DB = (-25.0, 0.0)
@@ -15,21 +16,26 @@ RATIO_LIMITS_DB = (0.0, 15.0)
 IGNORE_COLOR = (255, 255, 255)
 
 
-def sar_to_rgb(sar_db: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+def sar_to_rgb(sar_db: np.ndarray, valid: np.ndarray | None = None, *, unit: SarUnit = "db") -> np.ndarray:
     """Turn backscatter into display colours.
 
-    One polarisation: grey. Two or more: false colour with red = co-pol (VV), green = cross-pol (VH), blue = VV - VH,
-    so that water is dark, vegetation green and buildings bright.
+    8-bit amplitude is an image already and shown as it is. dB with one polarisation: grey. Two or more: false colour
+    with red = co-pol (VV), green = cross-pol (VH), blue = VV - VH, so that water is dark, vegetation green and
+    buildings bright.
 
     Args:
         sar_db: (H, W, P) or (H, W) in dB; first co-pol, then cross-pol. NaN is drawn black.
         valid: (H, W) bool, False is drawn black.
+        unit: of the values; power is turned into dB.
 
     Returns:
         (H, W, 3) uint8.
     """
     if sar_db.ndim == 2:
         sar_db = sar_db[..., None]
+    if unit == "amplitude8":
+        return optical_to_rgb(sar_db, valid)
+    sar_db = convert_sar(sar_db, unit_in=unit, unit_out="db")
     co_pol = sar_db[..., 0]
     if sar_db.shape[-1] == 1:
         channels = [_stretch(co_pol, CO_POL_LIMITS_DB)] * 3
