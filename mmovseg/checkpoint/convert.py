@@ -227,11 +227,16 @@ def _read_entry(path: Path, entries: Iterable[str]) -> tuple[dict[str, Any], str
         raise UserError(f"checkpoint '{path}' holds {type(content).__name__}, not weights by name")
     for name in entries:
         if isinstance(content.get(name), Mapping):
-            return dict(content[name]), name, [str(key) for key in content if key != name]
+            return _detached(content[name]), name, [str(key) for key in content if key != name]
     if any(isinstance(value, Tensor) for value in content.values()):
-        return dict(content), "", []
+        return _detached(content), "", []
     names = ", ".join(_shorten([str(name) for name in content])) or "nothing"
     raise UserError(f"checkpoint '{path}' has none of the entries {', '.join(entries)}; it has: {names}")
+
+
+def _detached(state: Mapping[Any, Any]) -> dict[str, Any]:
+    """Take parameters as plain tensors, without a graph."""
+    return {str(name): value.detach() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
 def _closest(tables: Sequence[KeyTable], state: Mapping[str, Any], side: Side, path: str | Path) -> KeyTable:

@@ -380,7 +380,8 @@ def test_a_converted_clip_computes_what_open_clip_computes(tmp_path):
     torch.manual_seed(1)
     reference = open_clip.CLIP(**TINY_ARCHITECTURE).eval()
     table = tiny_table("openai_clip")
-    state = {**fake_state(table, optional={"facts of the archive"}), **reference.state_dict()}
+    state = {**fake_state(table, optional={"facts of the archive"}), **reference.state_dict(keep_vars=True)}
+    assert state["visual.proj"].requires_grad  # parameters, as some state dicts hold
     report, path = convert(tmp_path, state, table)
     assert report.constants == ["input_resolution", "context_length", "vocab_size"]
     encoder = OpenCLIPEncoder(architecture=TINY_ARCHITECTURE, weights=str(path), taps=(1,), finetune="none").eval()
