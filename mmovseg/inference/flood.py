@@ -204,9 +204,13 @@ def _difference(first: Grid, second: Grid) -> str:
     if first.crs != second.crs:
         return f"{first.crs or 'no coordinate system'} against {second.crs or 'no coordinate system'}"
     corners = [(0, 0), (first.width, 0), (0, first.height), (first.width, first.height)]
-    to_pixels = ~first.transform
     shifts = []
     for corner in corners:
-        column, row = to_pixels * (second.transform * corner)
+        column, row = _apply(~first.transform, *_apply(second.transform, *corner))
         shifts.append(max(abs(column - corner[0]), abs(row - corner[1])))
     return f"{max(shifts):.2f} pixels apart" if max(shifts) > _GRID_TOLERANCE_PX else ""
+
+
+def _apply(transform: Affine, x: float, y: float) -> tuple[float, float]:
+    """Map a point; spelled out because releases of affine disagree on the operator."""
+    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
