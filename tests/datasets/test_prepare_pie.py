@@ -92,7 +92,8 @@ def test_a_download_in_split_folders_is_taken_as_split(run, source):
 
 def test_coloured_labels_and_scenes_of_any_size(run, source):
     colors = np.array(get_vocabulary("pie", "released").colors, dtype=np.uint8)
-    for stem in SCENES:
+    for split, stem in (("train", "1"), ("val", "3")):
+        (source / f"{split}.txt").write_text(stem)
         label = np.tile(np.minimum(SCENES[stem].label, 5), (9, 10))
         for role, array in (("label", colors[label]), ("sar", label.astype(np.uint8)), ("rgb", colors[label])):
             write_raster(source / role / f"{stem}.tif", array, crs=None, transform=None)
