@@ -107,3 +107,9 @@ def test_the_options_of_the_reader_are_its_own():
     assert named <= known and {"sar_channels", "decoder", "label_map"} <= named
     told = {option for row in table_rows("**What SAR files hold.**") for option in re.findall(r"(\w+)=", row[3])}
     assert told <= known
+
+
+def test_every_set_has_a_config_that_tests_on_it():
+    configs = {file.name for file in (ROOT / "configs").glob("*/*.py")}
+    others = {"ddhr_ch": "ddhr_sk_to_ch_vitb16.py", "ombria": "ombria_xs.py"}
+    assert {others.get(entry.name, f"{entry.name}_vitb16.py") for entry in ON_DISK} <= configs
