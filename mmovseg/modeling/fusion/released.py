@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
+from mmovseg.errors import UserError
 from mmovseg.layers.class_attention import ClassAttentionBlock
 from mmovseg.layers.conv import GuidedUpsampling, resize, stride_adapter
 from mmovseg.layers.window_attention import WindowAttentionPair
@@ -73,6 +74,9 @@ class CostAggregationHead(nn.Module):
             ``exclude`` is the better choice for training of one's own.
         class_chunk: at inference, treat at most this many classes at once wherever classes are independent, so that
             memory does not grow with the vocabulary; None = all at once.
+
+    Raises:
+        UserError: strides or widths that do not fit each other, or an unknown `ignored_pixels`.
     """
 
     # The release resizes its quarter-size scores straight to the raster.
@@ -102,9 +106,11 @@ class CostAggregationHead(nn.Module):
     ) -> None:
         super().__init__()
         if len(strides) != 3 or strides[2] != 2 * strides[0] or strides[0] != 2 * strides[1] or len(clip_shapes) != 2:
-            raise ValueError(f"need strides (2s, s, 4s) and two CLIP taps; got strides {tuple(strides)}")
+            raise UserError(
+                f"head 'released' needs strides (2s, s, 4s) and two CLIP taps; got strides {tuple(strides)}"
+            )
         if ignored_pixels not in ("exclude", "negative"):
-            raise ValueError(f"ignored_pixels must be exclude or negative, got '{ignored_pixels}'")
+            raise UserError(f"ignored_pixels must be exclude or negative, got '{ignored_pixels}'")
         self.strides = tuple(strides)
         self.class_chunk, self.ignored_pixels = class_chunk, ignored_pixels
         self.levels = list(dense_shapes) if dense_shapes else ["level1", "level2", "level3"]
@@ -148,6 +154,8 @@ class CostAggregationHead(nn.Module):
         for width, narrow, out in zip(
             (channels, decoder_channels[0]), guidance_channels, decoder_channels, strict=True
         ):
+            if width <= narrow:
+                raise UserError(f"in head 'released' channels {width} leave nothing beside the guidance of {narrow}")
             self.decoder.append(GuidedUpsampling(width, width - narrow, sources * narrow, out))
         self.classifier = nn.Conv2d(decoder_channels[-1], 1, 3, padding=1)
 
