@@ -8,7 +8,7 @@ from mmovseg.config import LazyCall as L
 from mmovseg.data.build import build_test_loader, build_train_loader
 from mmovseg.data.datasets.ombria import OmbriaReader, load_ombria
 from mmovseg.data.mapper import OpticalSARMapper
-from mmovseg.data.transforms import RandomCrop, RandomFlip, RandomRotate90, Resize, ResizeShortestEdge
+from mmovseg.data.transforms import RandomCrop, RandomFlip, RandomRotate90, Resize, RandomScale
 from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.evaluation.per_image import PerImageEvaluator
 
@@ -31,7 +31,7 @@ _test = L(build_test_loader)(
         is_train=False,
         vocabulary=_vocabulary,
         reader=L(OmbriaReader)(),
-        geometry=[L(ResizeShortestEdge)(short_edge_px=128)],
+        geometry=[L(RandomScale)(low=0.5, high=0.5)],  # always by half, also for a scene of another size
         modality="both",
     ),
     batch_size=4,
