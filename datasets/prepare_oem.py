@@ -20,8 +20,9 @@ Facts and where they are from:
   satellite-cloud-generator` takes that package's presets, the default our own. Figures under either do not compare with
   published ones tile by tile; the authors' clouded images are in their release, which is read as it lies.
 - not verified against the download: where the optical images of the 490 test tiles are. The contest gave out SAR alone.
-  With optical, SAR and labels of val somewhere in the source (val/ or test/: rgb_images, sar_images, labels) they are
-  taken; otherwise `--holdout 0.1` draws a share of the training tiles as val, whose labels then are a model's.
+  With optical, SAR and labels of val somewhere in the source (val/ or test/: rgb_images, sar_images, labels) or under
+  `--val-folders` they are taken; otherwise `--holdout 0.1` draws a share of the training tiles as val, whose labels
+  then are a model's.
 
     datasets/prepare_oem.py --source dfc25_track1_trainval.zip --holdout 0.1 --workers 8
 """
@@ -82,29 +83,30 @@ def find_val(roots: Sequence[Path]) -> dict[str, PairFiles] | None:
     return None
 
 
-def list_jobs(
-    roots: Sequence[Path], recipe: PairRecipe, *, holdout: float | None, tile_size: int | None, seed: int
-) -> list[TileJob]:
-    """Return the tiles to make.
+def list_jobs(roots: Sequence[Path], recipe: PairRecipe, options: argparse.Namespace) -> list[TileJob]:
+    """Return the tiles to make; options are those of the command line.
 
     Raises:
         UserError: train is not whole, val is neither in the source nor to be drawn, or a file has no partner.
     """
     train = find_train(roots)
-    if holdout is not None:
-        if not 0.0 < holdout < 1.0:
-            raise UserError(f"--holdout must lie between 0 and 1, got {holdout}")
-        stems = split_stems(train, train_share=1.0 - holdout, seed=seed)
+    if options.holdout is not None:
+        if not 0.0 < options.holdout < 1.0:
+            raise UserError(f"--holdout must lie between 0 and 1, got {options.holdout}")
+        stems = split_stems(train, train_share=1.0 - options.holdout, seed=options.seed)
         splits = {split: {stem: train[stem] for stem in names} for split, names in stems.items()}
     else:
-        val = find_val(roots)
+        given = options.val_folders
+        val = find_val(roots) if given is None else pair_files(dict(zip(_ROLES, given, strict=True)))
         if val is None:
             raise UserError(
                 "the source has no folder val or test with rgb_images, sar_images and labels (the public download has "
-                "no optical images of them); add them as a further --source, or draw val from train with --holdout 0.1"
+                "no optical images of them); name them with --val-folders, or draw val from train with --holdout 0.1"
             )
         splits = {"train": train, "val": val}
-    return [job for split, pairs in splits.items() for job in pair_jobs(pairs, split, recipe, tile_size=tile_size)]
+    return [
+        job for split, pairs in splits.items() for job in pair_jobs(pairs, split, recipe, tile_size=options.tile_size)
+    ]
 
 
 def _paths(split: str, role: str) -> list[str]:
@@ -118,7 +120,15 @@ def _what(role: str) -> str:
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser."""
     parser = prepare_parser(__doc__)
-    parser.add_argument("--holdout", type=float, metavar="SHARE", help="draw this share of train as val, 0..1")
+    val = parser.add_mutually_exclusive_group()
+    val.add_argument(
+        "--val-folders",
+        nargs=3,
+        type=Path,
+        metavar=("OPTICAL", "SAR", "LABEL"),
+        help="default: val/ or test/ of the source",
+    )
+    val.add_argument("--holdout", type=float, metavar="SHARE", help="draw this share of train as val, 0..1")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="clouds (default: both)")
     parser.add_argument(
         "--cloud-generator", choices=CLOUD_GENERATORS, default="own", help="of the clouds (default: own)"
@@ -139,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cloud_generator=args.cloud_generator,
         seed=args.seed,
     )
-    jobs = list_jobs(roots, recipe, holdout=args.holdout, tile_size=args.tile_size, seed=args.seed)
+    jobs = list_jobs(roots, recipe, args)
     made_by = {
         "script": "prepare_oem",
         "seed": args.seed,

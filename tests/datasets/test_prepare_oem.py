@@ -70,6 +70,18 @@ def test_val_may_be_held_out(run, source):
     assert status == 2 and "--holdout must lie between 0 and 1, got 1.5" in err
 
 
+def test_val_may_lie_anywhere(run, source, tmp_path):
+    folders = [tmp_path / "elsewhere" / name for name in ("a", "b", "c")]
+    for role, target in zip(("rgb_images", "sar_images", "labels"), folders, strict=True):
+        shutil.copytree(source / "dfc25_track1_trainval/val" / role, target)
+    expected = sorted((run(output="as_published")[1] / "val").rglob("*.tif"))
+    shutil.rmtree(source / "dfc25_track1_trainval/val")
+    status, root, _ = run("--val-folders", *map(str, folders))
+    assert status == 0 and len(expected) == 2 * 9
+    for path in expected:
+        assert (root / path.relative_to(path.parents[2])).read_bytes() == path.read_bytes()
+
+
 def test_scenes_can_be_cut(run, source):
     status, root, _ = run("--tile-size", "16", "--kinds", "thin")
     assert status == 0 and len(list((root / "train/optical_thin").iterdir())) == 2 * 4
