@@ -74,7 +74,7 @@ def _table(
 def _cell(scores: Sequence[Score]) -> str:
     if len(scores) == 1 and scores[0].interval is not None:
         low, high = scores[0].interval
-        return f"{scores[0].value:.1f} ({low:.1f} to {high:.1f})"
+        return f"{scores[0].value:.1f} ({low:.1f}-{high:.1f})"
     return mean_and_spread([score.value for score in scores])
 
 
@@ -99,7 +99,7 @@ def draw_sweep(
         CurvePanel(
             f"cloud cover, kind '{sweep['kind']}'", "pixels under cloud, %", _curves(sweep, rows, "cover", metric)
         ),
-        CurvePanel("SAR shifted", "shift, pixels", _curves(sweep, rows, "shift", metric)),
+        CurvePanel("SAR shifted, clouds as configured", "shift, pixels", _curves(sweep, rows, "shift", metric)),
     ]
     panels = [panel for panel in panels if panel.curves]
     if not panels:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from mmovseg.visualization.figure import FAINT, FONT, INK, new_figure, place_axes, save_figure, write
 
 _PANEL_IN, _HEIGHT_IN = 3.7, 2.9
-_LEFT_IN, _GAP_IN, _TOP_IN, _AXIS_IN, _LINE_IN = 0.65, 0.35, 0.45, 0.55, 0.22
+_LEFT_IN, _GAP_IN, _TOP_IN, _AXIS_IN, _LINE_IN = 0.65, 0.35, 0.45, 0.6, 0.19
 _GRID = "#e5e5ea"
 
 

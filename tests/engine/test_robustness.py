@@ -157,7 +157,7 @@ def test_markdown_shows_what_was_measured(tmp_path):
     assert "| optical + SAR | 80.5 ± 0.7 | 30.5 ± 0.7 | 2 |" in text
     assert "| optical + SAR, optical withheld | 80.5 ± 0.7 | 80.5 ± 0.7 | 2 |" in text
     assert "| optical + SAR, SAR of another place | 80.5 ± 0.7 | 80.5 ± 0.7 | 2 |" in text.split("SAR shifted by")[1]
-    assert "| optical + SAR, only the margin missing | 80.5 ± 0.7 | 75.0 (70.0 to 77.0) | 1 |" in text
+    assert "| optical + SAR, only the margin missing | 80.5 ± 0.7 | 75.0 (70.0-77.0) | 1 |" in text
     thin = read_sweep(write_sweep(tmp_path, run), kind="thin")
     assert "| optical + SAR | not run | not run | 0 |" in to_markdown(thin, rows)
     assert "| optical + SAR | 80.5 ± 0.7 | 75.5 ± 0.7 | 2 |" in to_markdown(thin, rows, metric="hIoU")
