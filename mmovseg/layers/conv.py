@@ -86,12 +86,12 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (..., H, W) with zeros at the bottom and right so that both sides are multiples of `multiple`."""
+def pad_to_multiple(x: Tensor, multiple: int, *, value: float = 0) -> Tensor:
+    """Pad (..., H, W) with `value` at the bottom and right so that both sides are multiples of `multiple`."""
     height, width = x.shape[-2:]
     bottom = math.ceil(height / multiple) * multiple - height
     right = math.ceil(width / multiple) * multiple - width
-    return x if bottom == right == 0 else F.pad(x, (0, right, 0, bottom))
+    return x if bottom == right == 0 else F.pad(x, (0, right, 0, bottom), value=value)
 
 
 def masked_mean_pool(mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -215,6 +215,19 @@ def test_padding_is_cut_off(model):
     torch.testing.assert_close(found, expected[:, :60, :52], atol=1e-6, rtol=1e-6)
 
 
+def test_padding_counts_as_data_but_marked_pixels_do_not(model):
+    short = make_inputs(1, 60, 64)
+    padded = make_inputs(1)
+    for key, norm in (("image", model.clip_norm), ("sar", model.sar_norm)):
+        x = torch.cat([short[0][key].float(), norm.mean.expand(3, 4, 64)], dim=1)  # the mean is 0 once normalised
+        padded[0][key] = x
+    found, expected = model.explain(short)[0]["scores"], model.explain(padded)[0]["scores"]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    padded[0]["sar_valid"] = torch.ones(64, 64, dtype=torch.bool)
+    padded[0]["sar_valid"][60:] = False
+    assert not torch.allclose(model.explain(padded)[0]["scores"], expected, atol=1e-3)
+
+
 def test_network_size_resizes_the_input_of_all_encoders():
     fixed, free = make_model(network_size=64), make_model()
     wide, square = make_inputs(1, 32, 96), make_inputs(1)

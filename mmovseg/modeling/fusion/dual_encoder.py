@@ -75,6 +75,8 @@ class DualEncoderFusionHead(nn.Module):
 
     # Logits go to the network's input grid first and from there to the raster.
     resize_once = False
+    # Padded pixels add nothing to the sum of the modalities.
+    padding_is_data = False
 
     def __init__(
         self,

@@ -81,6 +81,8 @@ class CostAggregationHead(nn.Module):
 
     # The release resizes its quarter-size scores straight to the raster.
     resize_once = True
+    # The release does not tell padding from data; pixels that are marked as invalid still add nothing here.
+    padding_is_data = True
 
     def __init__(
         self,

@@ -31,10 +31,12 @@ def batch_view(
     multiple: int,
     *,
     bands: Sequence[int] | None = None,
+    padding_is_data: bool = False,
 ) -> View | None:
     """Stack one modality; None when the inputs do not have it.
 
-    Padding, nodata and NaN all end as 0 after normalisation (the mean of the training data) and as False in `valid`.
+    Padding, nodata and NaN all end as 0 after normalisation (the mean of the training data) and, padding only unless
+    `padding_is_data`, as False in `valid`.
 
     Args:
         inputs: of one batch.
@@ -43,6 +45,7 @@ def batch_view(
         norm: constants of the channels that are read.
         multiple: both sides are padded to a multiple of it.
         bands: 0-based channels to read, in this order; None = all.
+        padding_is_data: whether padded pixels are True in `valid`.
 
     Raises:
         UserError: only a part of the batch has the modality, or a band is asked for that an image does not have.
@@ -71,11 +74,11 @@ def batch_view(
             image = torch.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
         pad = (0, width - image.shape[-1], 0, height - image.shape[-2])
         images.append(torch.nn.functional.pad(norm(image, mask), pad))
-        masks.append(torch.nn.functional.pad(mask, pad))
+        masks.append(torch.nn.functional.pad(mask, pad, value=padding_is_data))
         holes = holes or not bool(masks[-1].all())
     x = pad_to_multiple(torch.stack(images), multiple)
-    valid = pad_to_multiple(torch.stack(masks)[:, None], multiple)
-    holes = holes or valid.shape[-2:] != (height, width)
+    valid = pad_to_multiple(torch.stack(masks)[:, None], multiple, value=padding_is_data)
+    holes = holes or not (padding_is_data or valid.shape[-2:] == (height, width))
     return View(x, valid if holes else None)
 
 

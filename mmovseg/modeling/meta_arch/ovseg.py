@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -180,22 +181,15 @@ class MMOVSeg(nn.Module):
         """Batch optical for CLIP, optical for the dense encoder, and SAR, according to `modality` and what is there."""
         name = inputs[0].get("file_name", "?")
         use_optical, use_sar = self.modality != "sar", self.modality != "optical"
-        for_clip = (
-            batch_view(inputs, "image", "valid", self.clip_norm, self.multiple, bands=self.clip_bands)
-            if use_optical
-            else None
-        )
+        view = partial(batch_view, inputs, multiple=self.multiple, padding_is_data=self.head.padding_is_data)
+        for_clip = view("image", "valid", self.clip_norm, bands=self.clip_bands) if use_optical else None
         dense_norm = self.optical_norm if self.optical_norm is not None else self.clip_norm
         for_dense = (
-            batch_view(inputs, "image", "valid", dense_norm, self.multiple)
+            view("image", "valid", dense_norm)
             if use_optical and self.optical_encoder is not None and dense_norm is not self.clip_norm
             else for_clip
         )
-        sar = (
-            batch_view(inputs, "sar", "sar_valid", self.sar_norm, self.multiple)
-            if use_sar and self.sar_norm is not None
-            else None
-        )
+        sar = view("sar", "sar_valid", self.sar_norm) if use_sar and self.sar_norm is not None else None
         if for_clip is None and sar is None:
             raise UserError(f"modality '{self.modality}' finds neither 'image' nor 'sar' in the input '{name}'")
         if for_clip is not None and sar is not None and for_clip.x.shape[-2:] != sar.x.shape[-2:]:
