@@ -43,6 +43,7 @@ ROWS_PER_PAGE = 6
 CELL_IN, GAP_IN = 1.6, 0.08
 
 Cells = dict[str, np.ndarray]
+Limits = tuple[float, float] | None
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,6 +55,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--loader", default="train", help="with --config-file: train, test or test.NAME")
     parser.add_argument(
         "--clouds", choices=list(CLOUD_KINDS), help="with --dataset: lay clouds over the optical rasters"
+    )
+    parser.add_argument(
+        "--sar-limits",
+        type=float,
+        nargs=2,
+        metavar=("BLACK", "WHITE"),
+        help="dB of black and white, for SAR without calibration; its first channel is then shown alone",
     )
     parser.add_argument("--num", type=int, default=ROWS_PER_PAGE, help="number of samples")
     parser.add_argument("--output", required=True, help="folder for the pictures")
@@ -93,16 +101,22 @@ def _unit_of(sar: np.ndarray | None) -> SarUnit:
     return "amplitude8" if ((values == np.rint(values)) & (values >= 0) & (values <= 255)).all() else "db"
 
 
-def panels(item: ModelInput, vocabulary: Vocabulary, sar_unit: SarUnit = "db") -> Cells:
+def panels(item: ModelInput, vocabulary: Vocabulary, sar_unit: SarUnit = "db", sar_limits: Limits = None) -> Cells:
     """Return the pictures of one sample, (H, W, 3) uint8 or (H, W) in 0..1 for opacity, by column title."""
     cells: Cells = {}
     valid = item["valid"].numpy() if "valid" in item else None
     for key, title in (("image", "optical"), ("image_clear", "without cloud")):
         if key in item:
-            cells[title] = optical_to_rgb(_hwc(item[key]), valid)  # type: ignore[literal-required]
+            image = _hwc(item[key])  # type: ignore[literal-required]
+            if image.shape[-1] == 6:  # two dates, the earlier first; labels are of the later
+                cells[f"{title} before"], image = optical_to_rgb(image, valid), image[..., 3:]
+            cells[title] = optical_to_rgb(image, valid)
     if "sar" in item:
         there = item["sar_valid"].numpy() if "sar_valid" in item else None
-        cells["SAR"] = sar_to_rgb(_hwc(item["sar"]), there, unit=sar_unit)
+        sar = _hwc(item["sar"])
+        if sar_unit == "amplitude8":  # copies of one band, or two dates
+            sar = sar[..., -1:]
+        cells["SAR"] = sar_to_rgb(sar, there, unit=sar_unit, limits_db=sar_limits)
     if "cloud_alpha" in item:
         cells["cloud opacity"] = item["cloud_alpha"].numpy()
     if "sem_seg" in item:
@@ -116,10 +130,15 @@ def panels(item: ModelInput, vocabulary: Vocabulary, sar_unit: SarUnit = "db") -
 
 
 def draw_page(
-    items: Sequence[ModelInput], path: Path, vocabulary: Vocabulary, title: str, sar_unit: SarUnit = "db"
+    items: Sequence[ModelInput],
+    path: Path,
+    vocabulary: Vocabulary,
+    title: str,
+    sar_unit: SarUnit = "db",
+    sar_limits: Limits = None,
 ) -> None:
     """Draw one row a sample."""
-    rows = [panels(item, vocabulary, sar_unit) for item in items]
+    rows = [panels(item, vocabulary, sar_unit, sar_limits) for item in items]
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     left, top, step_x, step_y = 0.12, 0.62, CELL_IN + GAP_IN, CELL_IN + 0.26
     width = max(2 * left + step_x * len(columns) - GAP_IN, 4.0)
@@ -136,6 +155,8 @@ def draw_page(
                 axes.imshow(cells[name], interpolation="nearest", cmap="gray", vmin=0, vmax=1)
         write(figure, left, y - 0.1, facts(item), size=7, color=FAINT, align="left")
     shown = "as stored" if sar_unit == "amplitude8" else "VV | VH | VV - VH with fixed dB limits"
+    if sar_limits is not None and sar_unit != "amplitude8":
+        shown = f"first channel, {sar_limits[0]:g} to {sar_limits[1]:g} dB"
     add_legend(figure, vocabulary, note=f"white: 255, ignored.  SAR: {shown}")
     save_figure(figure, path)
 
@@ -165,6 +186,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"--num must be at least 1, got {args.num}")
     if args.dataset and args.overrides:
         raise UserError(f"overrides such as '{args.overrides[0]}' need --config-file")
+    limits = tuple(args.sar_limits) if args.sar_limits else None
+    if limits and not limits[0] < limits[1]:
+        raise UserError(f"--sar-limits needs black below white, got {limits[0]:g} and {limits[1]:g}")
     batches, vocabulary, sar_unit = from_config(args) if args.config_file else from_dataset(args)
     items: list[ModelInput] = []
     for batch in batches:
@@ -176,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for page, first in enumerate(range(0, min(len(items), args.num), ROWS_PER_PAGE), start=1):
         path = folder / f"{name}_{page:02d}.png"
-        draw_page(items[first : min(first + ROWS_PER_PAGE, args.num)], path, vocabulary, name, sar_unit)
+        draw_page(items[first : min(first + ROWS_PER_PAGE, args.num)], path, vocabulary, name, sar_unit, limits)
         print(path)
 
 

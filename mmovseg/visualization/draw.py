@@ -16,7 +16,13 @@ RATIO_LIMITS_DB = (0.0, 15.0)
 IGNORE_COLOR = (255, 255, 255)
 
 
-def sar_to_rgb(sar_db: np.ndarray, valid: np.ndarray | None = None, *, unit: SarUnit = "db") -> np.ndarray:
+def sar_to_rgb(
+    sar_db: np.ndarray,
+    valid: np.ndarray | None = None,
+    *,
+    unit: SarUnit = "db",
+    limits_db: tuple[float, float] | None = None,
+) -> np.ndarray:
     """Turn backscatter into display colours.
 
     8-bit amplitude is an image already and shown as it is. dB with one polarisation: grey. Two or more: false colour
@@ -27,6 +33,7 @@ def sar_to_rgb(sar_db: np.ndarray, valid: np.ndarray | None = None, *, unit: Sar
         sar_db: (H, W, P) or (H, W) in dB; first co-pol, then cross-pol. NaN is drawn black.
         valid: (H, W) bool, False is drawn black.
         unit: of the values; power is turned into dB.
+        limits_db: drawn black and white; the first channel is then shown alone, in grey. For SAR without calibration.
 
     Returns:
         (H, W, 3) uint8.
@@ -37,8 +44,8 @@ def sar_to_rgb(sar_db: np.ndarray, valid: np.ndarray | None = None, *, unit: Sar
         return optical_to_rgb(sar_db, valid)
     sar_db = convert_sar(sar_db, unit_in=unit, unit_out="db")
     co_pol = sar_db[..., 0]
-    if sar_db.shape[-1] == 1:
-        channels = [_stretch(co_pol, CO_POL_LIMITS_DB)] * 3
+    if sar_db.shape[-1] == 1 or limits_db is not None:
+        channels = [_stretch(co_pol, limits_db or CO_POL_LIMITS_DB)] * 3
     else:
         cross_pol = sar_db[..., 1]
         channels = [

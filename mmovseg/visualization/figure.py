@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -97,7 +98,7 @@ def add_legend(figure: Figure, vocabulary: Vocabulary, *, columns: int | None = 
         vocabulary.names,
         loc="lower center",
         bbox_to_anchor=(0.5, 0.22 / figure.get_figheight()),
-        ncols=columns or min(len(vocabulary), max(1, int(figure.get_figwidth() / 1.15))),
+        ncols=columns or _legend_columns(vocabulary.names, figure.get_figwidth()),
         frameon=False,
         prop={"family": FONT, "size": 9},
         labelcolor=INK,
@@ -115,8 +116,16 @@ def add_legend(figure: Figure, vocabulary: Vocabulary, *, columns: int | None = 
 
 def legend_height_in(vocabulary: Vocabulary, width_in: float) -> float:
     """Return how many inches at the bottom `add_legend` needs on a figure of this width."""
-    per_row = min(len(vocabulary), max(1, int(width_in / 1.15)))
-    return 0.38 + 0.22 * -(-len(vocabulary) // per_row)
+    return 0.38 + 0.22 * -(-len(vocabulary) // _legend_columns(vocabulary.names, width_in))
+
+
+def _legend_columns(names: Sequence[str], width_in: float) -> int:
+    """Return how many columns of names fit; a patch with its spaces takes 0.46 inches, a letter about 0.068."""
+    for columns in range(min(len(names), max(1, int(width_in / 1.15))), 1, -1):
+        longest = [max(map(len, column)) for column in np.array_split(np.array(names, dtype=object), columns)]
+        if sum(0.46 + 0.068 * letters for letters in longest) <= width_in:
+            return columns
+    return 1
 
 
 def wrapped(names: Sequence[str], limit: int = 24) -> list[str]:

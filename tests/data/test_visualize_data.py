@@ -66,12 +66,24 @@ def test_panels_hold_what_the_model_gets():
     assert list(only_sar) == ["SAR", "labels"] and only_sar["SAR"][0, :, 0].tolist() == [0, 255]
 
 
+def test_of_two_dates_the_later_is_under_the_labels():
+    image = torch.arange(6, dtype=torch.uint8)[:, None, None].repeat(1, 2, 2)
+    sar = torch.tensor([10.0, 200.0])[:, None, None].repeat(1, 2, 2)
+    cells = visualize_data.panels({"image": image, "sar": sar}, get_vocabulary("ombria"), "amplitude8")
+    assert [cells[name][0, 0].tolist() for name in ("optical before", "optical", "SAR")] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [200, 200, 200],
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--dataset", "mars"], "unknown data set 'mars'"),
         (["--dataset", "miniearth_val", "--num", "0"], "--num must be at least 1, got 0"),
         (["--dataset", "miniearth_val", "a=b"], "'a=b' need --config-file"),
+        (["--dataset", "miniearth_val", "--sar-limits", "9", "9"], "black below white, got 9 and 9"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, message):

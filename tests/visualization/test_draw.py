@@ -22,6 +22,12 @@ def test_false_colour_is_vv_vh_and_their_difference():
     assert sar_to_rgb(np.array([[[-12.5, -19.5]]]))[0, 0].tolist() == [128, 128, round(255 * 7 / 15)]
 
 
+def test_limits_of_ones_own_show_the_first_channel_in_grey():
+    uncalibrated = np.array([[[20.0, 90.0], [25.0, 0.0], [40.0, 50.0]]])
+    shown = sar_to_rgb(uncalibrated, limits_db=(20, 30))
+    assert shown[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+
+
 def test_nan_and_invalid_sar_are_black():
     sar = np.full((1, 3, 2), -5.0)
     sar[0, 0, 1] = np.nan

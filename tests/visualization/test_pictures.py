@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.testing.checks import tiny_vocabulary
 from mmovseg.visualization.confusion import draw_confusion
-from mmovseg.visualization.figure import add_legend, new_figure
+from mmovseg.visualization.figure import add_legend, legend_height_in, new_figure
 from mmovseg.visualization.heatmaps import HeatmapScene, draw_heatmaps, heat_overlay, response
 from mmovseg.visualization.panels import PanelRow, draw_panels, share_right
 
@@ -70,6 +71,15 @@ def test_legend_underlines_the_unseen_classes_and_no_others():
     assert len(spans) == 2
     for span, box in zip(spans, boxes[3:], strict=True):
         assert span == pytest.approx((box.x0, box.x1))
+
+
+@pytest.mark.parametrize(("name", "width"), [("dfc2023", 5.2), ("oem", 4.0), ("miniearth", 4.0), ("spacenet6", 2.0)])
+def test_a_legend_of_long_names_stays_on_the_figure(name, width):
+    figure = new_figure(width, 4)
+    add_legend(figure, get_vocabulary(name))
+    box = figure.legends[0].get_window_extent(figure.canvas.get_renderer()).transformed(figure.transFigure.inverted())
+    assert box.x0 >= 0 and box.x1 <= 1
+    assert box.height * 4 + 0.22 <= legend_height_in(get_vocabulary(name), width) + 0.01
 
 
 def test_heatmaps_of_any_size_and_range_are_drawn(tmp_path):

@@ -21,6 +21,7 @@ from mmovseg.data.datasets.folders import load_pair_folder
 from mmovseg.data.datasets.ombria_facts import PlaceFacts, cloud_mask, read_places
 from mmovseg.data.io import read_label, read_optical, read_sar
 from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample
+from mmovseg.data.sar import SarUnit
 from mmovseg.errors import UserError
 
 Dates = Literal["after", "both"]
@@ -122,6 +123,8 @@ class OmbriaReader:
     Args:
         cache_mb: keep rasters that were read in memory, up to this size; a place takes 0.6 MB. 0 keeps none.
     """
+
+    sar_unit: SarUnit = "amplitude8"
 
     def __init__(self, *, cache_mb: int = 1024) -> None:
         self.cache_mb = cache_mb
