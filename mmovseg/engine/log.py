@@ -32,6 +32,9 @@ def setup_logging(output_dir: str | Path | None, *, rank: int = 0) -> None:
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", datefmt="%H:%M:%S"))
         setattr(handler, _OURS, True)
     close_logging()
+    if not logging.root.handlers:
+        # open_clip logs through the root logger, and Python then gives that a handler that repeats every line of ours.
+        logging.root.addHandler(logging.NullHandler())
     for name, level in [("mmovseg", logging.INFO), *((library, logging.WARNING) for library in _LIBRARIES)]:
         logger = logging.getLogger(name)
         logger.setLevel(level)
