@@ -22,6 +22,7 @@ from mmovseg.testing.fakes import write_raster
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "MODEL_ZOO.md")
+LINKED = (*PAGES, "docs/model.md", "docs/own_data.md", "datasets/README.md")
 BLOCK = r"<!-- {name} -->\n(.*?)<!-- /{end} -->"
 
 
@@ -83,19 +84,20 @@ def test_the_picture_is_one():
         assert image.format == "PNG" and min(image.size) >= 300
 
 
-@pytest.mark.parametrize("file", PAGES)
+@pytest.mark.parametrize("file", LINKED)
 def test_links_lead_somewhere(file):
     targets = re.findall(r"\]\((?!https?://)([^)]+)\)", page(file))
     broken = []
     for target in targets:
         path, _, anchor = target.partition("#")
-        if not (ROOT / path).exists():
+        there = (ROOT / file).parent / path
+        if not there.exists():
             broken.append(target)
         elif anchor:
-            headings = re.findall(r"^#+ (.+)$", page(path), re.MULTILINE)
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
             if anchor not in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]:
                 broken.append(target)
-    assert targets and broken == []
+    assert broken == []
 
 
 @pytest.mark.parametrize("file", PAGES)
@@ -107,8 +109,8 @@ def test_parameter_counts_are_those_that_the_slow_test_finds():
     from tests.modeling.test_large import COUNTS
 
     for name, (every, trainable) in COUNTS.items():
-        assert f"{every / 1e6:.1f}M" in page("README.md"), name
-        assert f"{trainable / 1e6:.1f}M" in page("README.md"), name
+        assert f"{every / 1e6:.1f}M" in page("docs/model.md"), name
+        assert f"{trainable / 1e6:.1f}M" in page("docs/model.md"), name
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
@@ -131,8 +133,8 @@ def test_the_zoo_lists_the_foundation_weights_that_the_doctor_looks_for(weights)
 
 @pytest.fixture
 def own_data(tmp_path, monkeypatch):
-    """Files as the README wants them, and its config beside them."""
-    (vocabulary,) = code_blocks(page("README.md"), "json")
+    """Files as the page on own data wants them, and its config beside them."""
+    (vocabulary,) = code_blocks(page("docs/own_data.md"), "json")
     for split in ("train", "test"):
         rows = ["file_name,sar_file_name,sem_seg_file_name"]
         for stem in ("a", "b"):
@@ -149,7 +151,7 @@ def own_data(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("source", ["folder", "csv"])
 def test_the_config_for_own_data_loads_and_reads_it(own_data, source):
-    folders, table = code_blocks(page("README.md"), "python")
+    folders, table = code_blocks(page("docs/own_data.md"), "python")
     (own_data / "my_config.py").write_text(folders + (table if source == "csv" else ""))
     config = load_config(own_data / "my_config.py")
     assert config.dataloader.train.dataset._target_.__name__ == f"load_pair_{source}"

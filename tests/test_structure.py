@@ -149,7 +149,9 @@ def find_command_faults(command: str) -> list[str]:
     return faults
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "MODEL_ZOO.md", "datasets/README.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "MODEL_ZOO.md", "datasets/README.md", "docs/model.md", "docs/own_data.md"]
+)
 def test_documented_commands_exist(name):
     if not (ROOT / name).is_file():
         pytest.skip(f"{name} is not written yet")
