@@ -164,13 +164,13 @@ def test_wrong_options_are_told(tmp_path, options, sentence):
 
 
 def test_places_cut_from_one_scene_are_found_to_be_neighbours(tmp_path):
-    first, second = smooth_noise(1, 96), smooth_noise(2, 96)
-    write_place(tmp_path, "1", first[:48, :48])
-    write_place(tmp_path, "2", first[:48, 48:])  # right of 1
-    write_place(tmp_path, "3", first[48:, 48:])  # below 2
-    write_place(tmp_path, "4", second[:48, :48])
-    border = np.zeros((48, 48, 3), np.uint8)
-    border[:, 24:] = 90
+    first, second = smooth_noise(1, 192), smooth_noise(2, 192)
+    write_place(tmp_path, "1", first[:96, :96])
+    write_place(tmp_path, "2", first[:96, 96:])  # right of 1
+    write_place(tmp_path, "3", first[96:, 96:])  # below 2
+    write_place(tmp_path, "4", second[:96, :96])
+    border = np.zeros((96, 96, 3), np.uint8)
+    border[:, 48:] = 90
     write_place(tmp_path, "5", border)
     write_place(tmp_path, "6", border[:, ::-1])  # black edges to black edges: outside the scene, no evidence
     groups = group_neighbours(tmp_path, ["1", "2", "3", "4", "5", "6"])
@@ -178,12 +178,11 @@ def test_places_cut_from_one_scene_are_found_to_be_neighbours(tmp_path):
 
 
 def smooth_noise(seed, size):
-    """Land-like noise: neighbours correlate over some ten pixels."""
-    rough = np.random.default_rng(seed).normal(size=(size + 24, size + 24, 3))
+    """Land-like noise: a moving mean over 16 pixels both ways."""
+    rough = np.random.default_rng(seed).normal(size=(size + 16, size + 16, 3))
     for axis in (0, 1):
         sums = np.cumsum(rough, axis=axis)
-        rough = np.take(sums, range(12, size + 24), axis=axis) - np.take(sums, range(size + 12), axis=axis)
-    rough = rough[:size, :size]
+        rough = np.take(sums, range(16, size + 16), axis=axis) - np.take(sums, range(size), axis=axis)
     return np.clip(128 + 45 * rough / rough.std(), 1, 254).astype(np.uint8)
 
 
