@@ -96,8 +96,7 @@ def test_a_256_pixel_pair_is_not_registered_any_more(tmp_path):
     assert not (item["image"][:, 256:] == 128).all()
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-@pytest.mark.parametrize("draw", range(2))
+@pytest.mark.parametrize(("draw", "size"), [*enumerate(SIZES), *((draw, (300, 200)) for draw in range(20, 23))])
 def test_the_train_mapper_is_the_authors(tmp_path, size, draw, monkeypatch):
     pair = write_pair(tmp_path, *size)
     drawn = []
