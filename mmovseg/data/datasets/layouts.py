@@ -73,9 +73,9 @@ def find_layout(layouts: Sequence[Layout], split: str, root: Path) -> Layout | N
 def missing_message(name: str, layouts: Sequence[Layout], split: str, root: Path, prepare: str) -> str:
     """Return one sentence that says where a split was looked for and which command makes it."""
     places = [layout.folders[split] for layout in layouts if split in layout.folders]
-    looked = " nor ".join(f"'{root / folders.get('optical', next(iter(folders.values())))}'" for folders in places)
+    looked = " or ".join(f"'{root / folders.get('optical', next(iter(folders.values())))}'" for folders in places)
     return (
-        f"data set '{name}_{split}' is not there: neither {looked} exists; set DETECTRON2_DATASETS, or make it with "
+        f"data set '{name}_{split}' is not there: no folder {looked}; set DETECTRON2_DATASETS, or make it with "
         f"'python {prepare} --source <download>' (see datasets/README.md)"
     )
 
