@@ -138,9 +138,7 @@ def test_miniearth_by_name():
 def test_folder_data_sets_are_found_under_the_root(tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "_chosen_root", None)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"ddhr_ch/val/optical_cloud' or .*DDCH/val/rgb_clouds'; .*prepare_ddhr"
-    ):
+    with pytest.raises(UserError, match=r"ddhr_ch/val/optical_cloud' or .*DDCH/val/rgb_clouds'; .*prepare_ddhr"):
         get_dataset("ddhr_ch_val")
     written = write_pairs(tmp_path / "ddhr_ch" / "val", count=2, height=8, width=8)
     written.optical_dir.rename(tmp_path / "ddhr_ch/val/optical_cloud")
