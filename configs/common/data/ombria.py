@@ -8,7 +8,7 @@ from mmovseg.config import LazyCall as L
 from mmovseg.data.build import build_test_loader, build_train_loader
 from mmovseg.data.datasets.ombria import OmbriaReader, load_ombria
 from mmovseg.data.mapper import OpticalSARMapper
-from mmovseg.data.transforms import RandomCrop, RandomFlip, RandomRotate90, Resize, RandomScale
+from mmovseg.data.transforms import RandomCrop, RandomFlip, RandomRotate90, RandomScale, Resize
 from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.evaluation.per_image import PerImageEvaluator
 
