@@ -2,9 +2,9 @@
 
 A table is a JSON file below ``configs/tables``: ``title``, ``dataset`` (keyword arguments of `load_ombria` that hold
 for all), ``num_folds``, ``folds`` (which of them are held out), ``seed``, ``cloudy_from`` (cloud cover of the later
-date from which a place counts as cloudy), ``runs`` (``name``, ``label``, ``config``) and ``baselines`` (``name``,
-``label``). Results are two CSV files: one row a run and fold, and one row a run and place, from which every figure is
-computed. Rows that are there are kept.
+date from which a place counts as cloudy), ``runs`` (``name``, ``label``, ``config``, perhaps ``overrides``) and
+``baselines`` (``name``, ``label``). Results are two CSV files: one row a run and fold, and one row a run and place, from
+which every figure is computed. Rows that are there are kept.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def to_markdown(table: Mapping[str, Any], counts: Sequence[PlaceCount]) -> str:
         cells = [_cell([row for row in rows if keep(row)]) for keep in parts.values()]
         folds = sorted({row.fold for row in rows})
         by_fold = ", ".join(f"{flood_iou(_stack(r for r in rows if r.fold == fold)):.1f}" for fold in folds)
-        lines.append(f"| {entry['label']} | {' | '.join(cells)} | {mean_iou(_stack(rows)):.1f} | {by_fold} |")
+        label = entry["label"] if len(rows) == sizes["all"] else f"{entry['label']}, {len(rows)} places so far"
+        lines.append(f"| {label} | {' | '.join(cells)} | {mean_iou(_stack(rows)):.1f} | {by_fold} |")
     return "\n".join([*lines, "", *_differences(table, by_run, parts)])
 
 
@@ -226,7 +227,10 @@ def _train(
     settings = [f"dataloader.{part}.dataset.{key}={value}" for part in ("train", "test")
                 for key, value in (("fold", fold), ("num_folds", table["num_folds"]))]  # fmt: skip
     settings += [f"train.seed={table['seed']}", f"train.output_dir={folder}", "train.eval_period=0"]
-    trained = train_main(["--config-file", entry["config"], *settings, "train.tensorboard=false", *overrides])
+    trained = train_main(
+        ["--config-file", entry["config"], *settings, "train.tensorboard=false"]
+        + [*entry.get("overrides", ()), *overrides]
+    )
     file = next(iter(sorted(folder.glob(f"eval/*/*/{PER_IMAGE_FILE}"))), None)
     if file is None:
         raise UserError(f"config '{entry['config']}' needs the evaluator PerImageEvaluator for a table of folds")
