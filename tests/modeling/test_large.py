@@ -15,9 +15,13 @@ from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder
 from tests.modeling.conftest import make_inputs
 
-# (all, trainable). The paper says 331M and 31M for ViT-B/16; the release has 331,959,698 and 31,170,449 with a ViT-B/8
-# and another head, and 1,049,633,426 and 79,864,209 for ViT-L/14.
-COUNTS = {"mmovseg_vitb16": (333_088_546, 32_514_337), "mmovseg_vitl14": (1_054_670_114, 85_316_641)}
+# (all, trainable). The paper says 331M and 31M for ViT-B/16; for the released models see `test_released_model.py`.
+COUNTS = {
+    "mmovseg_vitb16": (333_088_546, 32_514_337),
+    "mmovseg_vitl14": (1_054_670_114, 85_316_641),
+    "released_vitb16": (331_959_698, 31_170_449),
+    "released_vitl14": (1_049_578_130, 79_864_209),
+}
 
 
 def build(name):
@@ -34,6 +38,8 @@ def test_full_size_model_trains_and_predicts(name, capsys):
     assert model.count_parameters()["total"] == COUNTS[name]
     vocabulary = vocabulary_from_names("city, forest")
     inputs = make_inputs(1, 384, 384, vocabulary=vocabulary)
+    bands = len(model.sar_norm.mean)
+    inputs[0]["sar"] = inputs[0]["sar"][:1].repeat(bands, 1, 1)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2.5e-4, weight_decay=0.0)
     loss = model.train()(inputs)["loss_sem_seg"]
     loss.backward()
