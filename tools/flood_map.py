@@ -158,12 +158,12 @@ def stack_dates(predictor: Predictor, before: Date | None, after: Date) -> Date:
 
 
 def draw(product: np.ndarray, after: Date, unit: SarUnit) -> np.ndarray:
-    """Lay the product over the later image, dry land left bare; a strip below names the colours by their squares."""
+    """Lay the product over the later image, in the colours of the GeoTIFF; dry land is left bare."""
     if after.optical is not None:
         shown = optical_to_rgb(after.optical)
     else:
         assert after.sar is not None
-        shown = sar_to_rgb(convert_sar(after.sar[..., -1:], unit_in=unit, unit_out="db"))
+        shown = sar_to_rgb(after.sar[..., -1:], unit=unit)
     colors = [CLASSES[value][1] for value in sorted(CLASSES) if value != NO_DATA]
     painted = overlay(shown, color_labels(product, colors), 0.6)
     return np.where((product == 0)[..., None], shown, painted)

@@ -3,8 +3,8 @@
 A table is a JSON file below ``configs/tables``: ``title``, ``dataset`` (keyword arguments of `load_ombria` that hold
 for all), ``num_folds``, ``folds`` (which of them are held out), ``seed``, ``cloudy_from`` (cloud cover of the later
 date from which a place counts as cloudy), ``runs`` (``name``, ``label``, ``config``, perhaps ``overrides``) and
-``baselines`` (``name``, ``label``). Results are two CSV files: one row a run and fold, and one row a run and place, from
-which every figure is computed. Rows that are there are kept.
+``baselines`` (``name``, ``label``). Results are two CSV files: one row a run and fold, one row a run and place. Every
+figure is computed from the second. Rows that are there are kept.
 """
 
 from __future__ import annotations
