@@ -22,7 +22,6 @@ from mmovseg.data.datasets.ombria_facts import PlaceFacts, cloud_mask, read_plac
 from mmovseg.data.io import read_label, read_optical, read_sar
 from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample
 from mmovseg.data.sar import SarUnit
-from mmovseg.data.sar import SarUnit
 from mmovseg.errors import UserError
 
 Dates = Literal["after", "both"]
@@ -124,8 +123,6 @@ class OmbriaReader:
     Args:
         cache_mb: keep rasters that were read in memory, up to this size; a place takes 0.6 MB. 0 keeps none.
     """
-
-    sar_unit: SarUnit = "amplitude8"
 
     sar_unit: SarUnit = "amplitude8"
 
