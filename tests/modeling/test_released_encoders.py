@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from mmovseg.checkpoint.save import save_weights
 from mmovseg.errors import UserError
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.backbone.positions import resize_positions_dino_v1
@@ -93,6 +94,31 @@ def test_encoders_without_such_positions_are_refused(changes, words):
     options = dict(name="vit_small_patch8_224", taps=(1,), position_resize="dino_v1", model_args=small) | changes
     with pytest.raises(UserError, match=words):
         TimmEncoder(options.pop("name"), **options)
+
+
+@pytest.mark.parametrize("in_chans", [1, 3, 6])
+def test_rgb_weights_fold_to_other_channels(tmp_path, in_chans):
+    rgb = small_dino()
+    save_weights(dict(rgb.model.state_dict()) | {"aside.head.weight": torch.ones(2)}, tmp_path / "rgb.safetensors")
+    torch.manual_seed(1)
+    folded = TimmEncoder(
+        "vit_small_patch8_224",
+        taps=(2,),
+        in_chans=in_chans,
+        image_size=56,
+        model_args=dict(embed_dim=24, depth=2, num_heads=3),
+        weights=f"folded:{tmp_path / 'rgb.safetensors'}",
+    )
+    grey = torch.randn(1, 1, 56, 56)
+    # A grey image gets the same answer, whatever number of equal channels carries it.
+    expected = rgb(grey.expand(-1, 3, -1, -1))["block2"]
+    torch.testing.assert_close(folded(grey.expand(-1, in_chans, -1, -1))["block2"], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_files_that_do_not_fold_are_refused(tmp_path):
+    save_weights({"x": torch.ones(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="x.safetensors' does not fit this encoder: it has no 'patch_embed.proj.w"):
+        small_dino(weights=f"folded:{tmp_path / 'x.safetensors'}")
 
 
 # ---------------------------------------------------------------- DINOv3

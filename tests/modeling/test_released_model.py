@@ -8,6 +8,8 @@ import torch
 from detectron2.config import get_cfg
 from torch.nn import functional as F
 
+from mmovseg.checkpoint.rules import ASIDE
+from mmovseg.checkpoint.tables import SOURCES
 from mmovseg.config import get_config, instantiate
 from mmovseg.data.vocabulary import ClassEntry, Vocabulary, vocabulary_from_names
 from mmovseg.errors import UserError
@@ -310,19 +312,31 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("name", list(COUNTS))
-def test_full_size_models_have_the_parameters_of_the_release(name, monkeypatch):
-    config = get_config(f"common/models/{name}.py").model
+@pytest.fixture(scope="module", params=list(COUNTS))
+def full_size(request):
+    """Name and model, without data."""
+    config = get_config(f"common/models/{request.param}.py").model
     config.clip.weights = config.optical_encoder.weights = config.sar_encoder.weights = None
-    # open_clip moves a new model to its device, which tensors without data refuse.
-    monkeypatch.setattr(open_clip.factory, "_set_model_device_and_precision", lambda *args, **kwargs: None)
-    with torch.device("meta"):
-        model = instantiate(config)
-    assert model.count_parameters()["total"] == COUNTS[name]
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        # open_clip moves a new model to its device, which tensors without data refuse.
+        patch.setattr(open_clip.factory, "_set_model_device_and_precision", lambda *args, **kwargs: None)
+        return request.param, instantiate(config)
+
+
+def test_full_size_models_have_the_parameters_of_the_release(full_size):
+    name, model = full_size
+    counts = model.count_parameters()
+    assert counts["total"] == COUNTS[name]
     assert sum(p.numel() for p in model.parameters()) == COUNTS[name][0]
     if name == "released_vitb16":
-        counts = model.count_parameters()
         assert counts["clip"] == (149_620_737, 20_447_232)
         assert counts["optical_encoder"] == counts["sar_encoder"] == (85_807_872, 0)
         adapters = sum(p.numel() for part in (model.head.dense, model.head.clip_adapters) for p in part.parameters())
         assert counts["head"][0] - adapters == 4_036_369
+
+
+def test_the_key_table_fills_every_tensor_of_the_full_size_models(full_size):
+    name, model = full_size
+    (table,) = SOURCES[name.replace("released", "mmovseg")]()
+    filled = {key: tuple(shape) for key, shape in table.shapes("ours").items() if not key.startswith(ASIDE)}
+    assert filled == {key: tuple(value.shape) for key, value in model.state_dict().items()}

@@ -19,10 +19,13 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from mmovseg.checkpoint.load import load_weights, read_state
+from mmovseg.checkpoint.rules import ASIDE
 from mmovseg.errors import UserError
 from mmovseg.modeling.backbone.positions import DinoV1Transformer
 
 PositionResize = Literal["timm", "dino_v1"]
+
+_FILTERS = "patch_embed.proj.weight"
 
 
 class TimmEncoder(Backbone):
@@ -32,6 +35,7 @@ class TimmEncoder(Backbone):
         name: timm model name, for example ``vit_base_patch16_224.dino``.
         taps: 1-based block numbers to return, for example ``(4, 8, 12)`` (Sec. 3.2.2).
         weights: ``"timm"`` downloads the pretrained weights that belong to `name`; a path reads our own safetensors;
+            ``"folded:<path>"`` reads such a file of an RGB encoder and folds or repeats its filters to `in_chans`;
             ``"clip:<path>"`` starts from the visual tower of one of our CLIP checkpoints; None keeps the random start.
         in_chans: input channels. timm folds or repeats pretrained RGB filters for another number.
         image_size: training size in pixels (side), None for the model's own. Other sizes work too: positions are
@@ -84,6 +88,8 @@ class TimmEncoder(Backbone):
         self.in_chans = in_chans
         if weights is not None and weights.startswith("clip:"):
             _load_clip_tower(self.model, weights.removeprefix("clip:"), in_chans)
+        elif weights is not None and weights.startswith("folded:"):
+            _load_folded(self.model, weights.removeprefix("folded:"), in_chans)
         elif weights not in (None, "timm"):
             load_weights(self.model, str(weights))
         if freeze:
@@ -189,11 +195,24 @@ def _load_clip_tower(model: nn.Module, path: str, in_chans: int) -> None:
     if not visual:
         raise UserError(f"'{path}' holds no CLIP visual tower (no key starts with 'visual.')")
     converted = checkpoint_filter_fn(visual, model)
-    weight = "patch_embed.proj.weight"
-    converted[weight] = adapt_input_conv(in_chans, converted[weight])
     wanted = {key: value for key, value in converted.items() if not key.startswith("head.")}
+    _load_adapted(model, wanted, in_chans, f"the CLIP tower in '{path}'")
+
+
+def _load_folded(model: nn.Module, path: str, in_chans: int) -> None:
+    """Read our own file of an encoder with three channels into one with `in_chans`."""
+    state, _ = read_state(path)
+    _load_adapted(
+        model, {key: value for key, value in state.items() if not key.startswith(ASIDE)}, in_chans, f"'{path}'"
+    )
+
+
+def _load_adapted(model: nn.Module, state: dict[str, Tensor], in_chans: int, what: str) -> None:
+    """Load with the filters of the patch embedding folded or repeated to `in_chans`, as timm does."""
+    if _FILTERS not in state:
+        raise UserError(f"{what} does not fit this encoder: it has no '{_FILTERS}'")
     try:
-        model.load_state_dict(wanted, strict=True)
-    except RuntimeError as error:
+        model.load_state_dict({**state, _FILTERS: adapt_input_conv(in_chans, state[_FILTERS])}, strict=True)
+    except (RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"the CLIP tower in '{path}' does not fit this encoder: {reason}") from error
+        raise UserError(f"{what} does not fit this encoder: {reason}") from error
