@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import open_clip
@@ -63,7 +64,7 @@ class OpenCLIPEncoder(nn.Module):
         super().__init__()
         tag = weights if weights and weights in _tags(name) else None
         self.model = _from_architecture(dict(architecture)) if architecture else _from_name(name, tag)
-        self.tokenizer = _tokenizer_for(self.model)
+        self.tokenizer = _tokenizer(self.model.vocab_size, self.model.context_length)
         self.dense = dense
         self.taps = tuple(int(tap) for tap in taps)
         self.templates = _templates(templates)
@@ -279,6 +280,8 @@ def _templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(templates)
 
 
-def _tokenizer_for(model: open_clip.CLIP) -> open_clip.SimpleTokenizer:
-    full = open_clip.SimpleTokenizer(context_length=model.context_length)
-    return full if model.vocab_size == full.vocab_size else ReducedTokenizer(model.vocab_size, model.context_length)
+@lru_cache(maxsize=8)
+def _tokenizer(vocab_size: int, context_length: int) -> open_clip.SimpleTokenizer:
+    """Parsing the list of merges takes longer than building a small model, and models only read their tokenizer."""
+    full = open_clip.SimpleTokenizer(context_length=context_length)
+    return full if vocab_size == full.vocab_size else ReducedTokenizer(vocab_size, context_length)

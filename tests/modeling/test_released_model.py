@@ -6,6 +6,7 @@ import open_clip.factory
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
 from torch.nn import functional as F
 
 from mmovseg.checkpoint.rules import ASIDE
@@ -13,11 +14,10 @@ from mmovseg.checkpoint.tables import SOURCES
 from mmovseg.config import get_config, instantiate
 from mmovseg.data.vocabulary import ClassEntry, Vocabulary, vocabulary_from_names
 from mmovseg.errors import UserError
-from mmovseg.modeling.fusion import CostAggregationHead, DualEncoderFusionHead
+from mmovseg.modeling.fusion import CostAggregationHead, DualEncoderFusionHead, build_head
 from mmovseg.modeling.losses import pixel_binary_cross_entropy
 from mmovseg.modeling.meta_arch import MMOVSeg
 from mmovseg.modeling.yacs import add_mmovseg_config, mmovseg_arguments
-from tests.modeling.conftest import build_xs
 from tests.modeling.released_parts import small_model
 
 NAMES = vocabulary_from_names("city, road, forest, water, farmland")
@@ -272,10 +272,18 @@ def test_only_the_first_word_of_a_class_is_asked_for():
 
 
 def test_the_head_is_chosen_by_name():
-    assert isinstance(build_xs().head, DualEncoderFusionHead)
-    config = get_config("common/models/mmovseg_xs.py").model.head
-    assert isinstance(build_xs(head={**config, "name": "paper"}).head, DualEncoderFusionHead)
-    assert isinstance(make_model().head, CostAggregationHead)
+    unnamed = get_config("common/models/mmovseg_xs.py").model.head
+    shapes = {f"block{n}": ShapeSpec(channels=4, stride=16) for n in (1, 2, 3)}
+    clip_shapes = {name: shapes[name] for name in ("block1", "block2")}
+    for options, kind in (
+        (unnamed, DualEncoderFusionHead),
+        ({**unnamed, "name": "paper"}, DualEncoderFusionHead),
+        ({"name": "released"}, CostAggregationHead),
+    ):
+        head = build_head(
+            options, shapes, clip_shapes, embed_dim=8, modalities=("optical", "sar"), use_clip_guidance=True
+        )
+        assert type(head) is kind
 
 
 def test_yacs_builds_the_released_head():
