@@ -127,31 +127,12 @@ class CostAggregationHead(nn.Module):
         self.fusion = SimilarityFusion(channels)
         self.appearance_guidance = nn.Conv2d(embed_dim, context_channels, 3, padding=1)
         self.text_guidance = nn.Linear(embed_dim, context_channels)
+        attention = dict(num_heads=num_heads, window=window, pooling=pooling, class_padding=class_padding)
         self.layers = nn.ModuleList(
-            AggregationLayer(
-                channels,
-                context_channels,
-                num_heads=num_heads,
-                window=window,
-                pooling=pooling,
-                class_padding=class_padding,
-            )
-            for _ in range(num_layers)
+            AggregationLayer(channels, context_channels, **attention) for _ in range(num_layers)
         )
-        self.clip_adapters = nn.ModuleList()
-        self.clip_guidance = nn.ModuleList()
-        self.dense_guidance = nn.ModuleList()
-        for shape, stride, width, narrow in zip(
-            clip_shapes.values(), strides[:2], level_channels, guidance_channels, strict=True
-        ):
-            if use_clip_guidance:
-                self.clip_adapters.append(
-                    stride_adapter(shape.channels, width, stride_in=shape.stride, stride_out=stride)
-                )
-                self.clip_guidance.append(nn.Conv2d(width, narrow, 3, padding=1))
-            if dense_shapes:
-                self.dense_guidance.append(nn.Conv2d(width, narrow, 3, padding=1))
-        sources = int(use_clip_guidance) + int(bool(dense_shapes))
+        self._add_guidance(clip_shapes, level_channels, guidance_channels, use_clip_guidance=use_clip_guidance)
+        sources = int(use_clip_guidance) + int(self.dense is not None)
         self.decoder = nn.ModuleList()
         for width, narrow, out in zip(
             (channels, decoder_channels[0]), guidance_channels, decoder_channels, strict=True
@@ -160,6 +141,26 @@ class CostAggregationHead(nn.Module):
                 raise UserError(f"in head 'released' channels {width} leave nothing beside the guidance of {narrow}")
             self.decoder.append(GuidedUpsampling(width, width - narrow, sources * narrow, out))
         self.classifier = nn.Conv2d(decoder_channels[-1], 1, 3, padding=1)
+
+    def _add_guidance(
+        self,
+        clip_shapes: Mapping[str, ShapeSpec],
+        level_channels: Sequence[int],
+        guidance_channels: Sequence[int],
+        *,
+        use_clip_guidance: bool,
+    ) -> None:
+        """Add what brings CLIP's taps and the fused levels to the decoder."""
+        self.clip_adapters, self.clip_guidance, self.dense_guidance = (nn.ModuleList() for _ in range(3))
+        for shape, stride, width, narrow in zip(
+            clip_shapes.values(), self.strides[:2], level_channels, guidance_channels, strict=True
+        ):
+            if use_clip_guidance:
+                adapter = stride_adapter(shape.channels, width, stride_in=shape.stride, stride_out=stride)
+                self.clip_adapters.append(adapter)
+                self.clip_guidance.append(nn.Conv2d(width, narrow, 3, padding=1))
+            if self.dense is not None:
+                self.dense_guidance.append(nn.Conv2d(width, narrow, 3, padding=1))
 
     def forward(
         self,
