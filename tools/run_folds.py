@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> str:
     parser.add_argument("table", help="definition, for example configs/tables/ombria.json")
     parser.add_argument("--results", help="CSV with the rows; default: results/<table>.csv")
     parser.add_argument("--output", help="folder for the runs; default: output/tables/<table>")
+    parser.add_argument("--folds", nargs="+", type=int, metavar="N", help="measure only these folds")
     parser.add_argument("--print", action="store_true", help="only print the table from the CSV")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to every config")
     args = parser.parse_intermixed_args(argv)
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> str:
     results = Path(args.results or f"results/{table['name']}.csv")
     if not args.print:
         output = Path(args.output or f"output/tables/{table['name']}")
-        fill_fold_table(table, results, output, overrides=args.overrides)
+        fill_fold_table(table, results, output, overrides=args.overrides, only_folds=args.folds)
     text = to_markdown(table, read_counts(results))
     print(f"{table['title']}, percent, brackets: 95 % of redrawn groups of places\n\n{text}")
     return text

@@ -1,10 +1,10 @@
 """Cross-validation of a table of runs: train on all folds but one, count every place of the one left out.
 
 A table is a JSON file below ``configs/tables``: ``title``, ``dataset`` (keyword arguments of `load_ombria` that hold
-for all), ``num_folds``, ``folds`` (which of them are held out), ``seed``, ``cloudy_from`` (cloud cover of the later
-date from which a place counts as cloudy), ``runs`` (``name``, ``label``, ``config``, perhaps ``overrides``) and
-``baselines`` (``name``, ``label``). Results are two CSV files: one row a run and fold, one row a run and place. Every
-figure is computed from the second. Rows that are there are kept.
+for all), ``num_folds``, ``folds`` (which of them are held out), ``seed``, ``cloudy_from`` and ``overcast_from`` (cloud
+cover of the later date from which a place counts as that; overcast places are cloudy ones too), ``runs`` (``name``,
+``label``, ``config``, ``overrides``) and ``baselines`` (``name``, ``label``). Results are two CSV files: one row a run
+and fold, one row a run and place. Every figure is computed from the second. Rows that are there are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import csv
 import json
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def read_fold_table(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        keys = ("title", "dataset", "num_folds", "folds", "seed", "cloudy_from", "runs", "baselines")
+        keys = ("title", "dataset", "num_folds", "folds", "seed", "cloudy_from", "overcast_from", "runs", "baselines")
         return {"name": path.stem, **{key: table[key] for key in keys}}
     except OSError as error:
         raise UserError(f"table '{path}' cannot be read: {error.strerror}") from error
@@ -69,6 +69,7 @@ def fill_fold_table(
     *,
     root: str | Path | None = None,
     overrides: Sequence[str] = (),
+    only_folds: Sequence[int] | None = None,
 ) -> None:
     """Run what the CSV files do not hold yet, fold by fold.
 
@@ -78,6 +79,8 @@ def fill_fold_table(
         output: folder for the runs.
         root: folder of all data sets, None = `DETECTRON2_DATASETS`.
         overrides: ``key=value`` for every run.
+        only_folds: measure only these of the table's folds; several processes may so share the work, each with its own
+            `results`.
 
     Raises:
         UserError: a baseline that does not exist, or whatever a run raises.
@@ -85,7 +88,7 @@ def fill_fold_table(
     results = Path(results)
     reader = OmbriaReader()  # one for all baselines, which all look at the same places
     done = {(row["run"], row["fold"]) for row in _read(results)}
-    for fold in table["folds"]:
+    for fold in (fold for fold in table["folds"] if only_folds is None or fold in only_folds):
         for entry in _entries(table):
             if (entry["name"], str(fold)) not in done:
                 _measure(table, entry, int(fold), results, Path(output), root, overrides, reader)
@@ -145,13 +148,8 @@ def bootstrap(rows: Sequence[PlaceCount], other: Sequence[PlaceCount] = (), *, s
 
 
 def to_markdown(table: Mapping[str, Any], counts: Sequence[PlaceCount]) -> str:
-    """Return the table: IoU of the flooded class over all, cloudy and clear places with its interval, mIoU, folds."""
-    cloudy_from = float(table["cloudy_from"])
-    parts = {
-        "all": lambda row: True,
-        "cloudy": lambda row: row.cloud_after >= cloudy_from,
-        "clear": lambda row: row.cloud_after < cloudy_from,
-    }
+    """Return the table: IoU of the flooded class over all places and by cloud cover with its interval, mIoU, folds."""
+    parts = _parts(float(table["cloudy_from"]), float(table["overcast_from"]))
     by_run = {entry["name"]: [row for row in counts if row.run == entry["name"]] for entry in _entries(table)}
     first = next((rows for rows in by_run.values() if rows), [])
     sizes = {part: sum(map(keep, first)) for part, keep in parts.items()}
@@ -170,6 +168,15 @@ def to_markdown(table: Mapping[str, Any], counts: Sequence[PlaceCount]) -> str:
         label = entry["label"] if len(rows) == sizes["all"] else f"{entry['label']}, {len(rows)} places so far"
         lines.append(f"| {label} | {' | '.join(cells)} | {mean_iou(_stack(rows)):.1f} | {by_fold} |")
     return "\n".join([*lines, "", *_differences(table, by_run, parts)])
+
+
+def _parts(cloudy_from: float, overcast_from: float) -> dict[str, Callable[[PlaceCount], bool]]:
+    return {
+        "all": lambda row: True,
+        "clear": lambda row: row.cloud_after < cloudy_from,
+        "cloudy": lambda row: row.cloud_after >= cloudy_from,
+        "overcast": lambda row: row.cloud_after >= overcast_from,
+    }
 
 
 def _differences(

@@ -23,6 +23,7 @@ TABLE = {
     "folds": [1, 2],
     "seed": 0,
     "cloudy_from": 0.1,
+    "overcast_from": 0.3,
     "runs": [],
     "baselines": [{"name": "all_flooded", "label": "all"}, {"name": "sar_change", "label": "darkening"}],
 }

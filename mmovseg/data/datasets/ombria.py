@@ -121,12 +121,14 @@ class OmbriaReader:
     later date (0 or 1), by which evaluations group.
 
     Args:
+        mask_clouds: call cloudy pixels of the later date missing in optical, so that SAR stands in for them.
         cache_mb: keep rasters that were read in memory, up to this size; a place takes 0.6 MB. 0 keeps none.
     """
 
     sar_unit: SarUnit = "amplitude8"
 
-    def __init__(self, *, cache_mb: int = 1024) -> None:
+    def __init__(self, *, mask_clouds: bool = False, cache_mb: int = 1024) -> None:
+        self.mask_clouds = mask_clouds
         self.cache_mb = cache_mb
         self._kept: dict[str, np.ndarray] = {}
         self._bytes = 0
@@ -144,8 +146,10 @@ class OmbriaReader:
         sample = RawSample(sem_seg=label[cut].astype(np.int64))
         if "file_name" in dataset_dict:
             images = self._read_dates("optical", dataset_dict, ("before_file_name", "file_name"), label)
-            sample.optical, sample.optical_valid = np.concatenate(images, axis=2)[cut], valid.copy()
-            sample.facts["cloud_alpha"] = cloud_mask(images[-1][cut]).astype(np.float32)
+            clouds = cloud_mask(images[-1][cut])
+            sample.optical = np.concatenate(images, axis=2)[cut]
+            sample.optical_valid = valid & ~clouds if self.mask_clouds else valid.copy()
+            sample.facts["cloud_alpha"] = clouds.astype(np.float32)
         if "sar_file_name" in dataset_dict:
             images = self._read_dates("sar", dataset_dict, ("sar_before_file_name", "sar_file_name"), label)
             sample.sar, sample.sar_valid = np.concatenate(images, axis=2)[cut].astype(np.float32), valid.copy()
