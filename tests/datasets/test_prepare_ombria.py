@@ -102,6 +102,9 @@ def test_the_reader_stacks_dates_earlier_first(tmp_path):
     np.testing.assert_array_equal(sample.sar, np.stack([place["sar_before"], place["sar"]], axis=2).astype(np.float32))
     assert sample.sem_seg.max() == 255 and not sample.optical_valid[:, :2].any() and sample.sar_valid[:, 2:].all()
     np.testing.assert_array_equal(sample.facts["cloud_alpha"] > 0.5, cloud_mask(place["optical"]))
+    masked = OmbriaReader(mask_clouds=True)(item)
+    np.testing.assert_array_equal(masked.optical_valid, sample.optical_valid & ~cloud_mask(place["optical"]))
+    np.testing.assert_array_equal(masked.sar_valid, sample.sar_valid)  # radar sees through
     later = next(item for item in load_ombria("train", root=tmp_path, dates="after") if item["image_id"] == "0003")
     assert OmbriaReader()(later).optical.shape == (32, 32, 3) and OmbriaReader()(later).sar.shape == (32, 32, 1)
 
