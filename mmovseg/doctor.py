@@ -59,6 +59,15 @@ FOUNDATION_WEIGHTS = (
     FoundationWeights(
         "vit_large_patch16_dinov3.sat493m", "timm/vit_large_patch16_dinov3.sat493m", _TIMM_FILES, "ViT-L/14"
     ),
+    FoundationWeights(
+        "vit_base_patch8_224.dino", "timm/vit_base_patch8_224.dino", _TIMM_FILES, "released ViT-B/16, trained anew"
+    ),
+    FoundationWeights(
+        "vit_large_patch16_dinov3_qkvb.sat493m",
+        "timm/vit_large_patch16_dinov3_qkvb.sat493m",
+        _TIMM_FILES,
+        "released ViT-L/14, trained anew",
+    ),
 )
 
 

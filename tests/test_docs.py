@@ -16,13 +16,17 @@ from PIL import Image
 from mmovseg.config import get_config, instantiate, load_config
 from mmovseg.data.vocabulary import vocabulary_from_file
 from mmovseg.doctor import FOUNDATION_WEIGHTS
+from mmovseg.engine.folds import read_counts, read_fold_table
+from mmovseg.engine.folds import to_markdown as folds_markdown
+from mmovseg.engine.robustness import read_sweep
+from mmovseg.engine.robustness_report import to_markdown as sweep_markdown
 from mmovseg.engine.tables import read_rows, read_table, to_markdown
 from mmovseg.engine.zoo import STEPS, contract_markdown, zoo_markdown, zoo_records
 from mmovseg.testing.fakes import write_raster
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "MODEL_ZOO.md")
-LINKED = (*PAGES, "docs/model.md", "docs/own_data.md", "datasets/README.md")
+LINKED = (*PAGES, "docs/model.md", "docs/own_data.md", "docs/floods.md", "datasets/README.md")
 BLOCK = r"<!-- {name} -->\n(.*?)<!-- /{end} -->"
 
 
@@ -33,9 +37,16 @@ def page(name: str) -> str:
 def generated_blocks() -> dict[tuple[str, str, str], str]:
     """(page, opening name, closing name) -> Markdown that has to stand between the two marks."""
     table = read_table(ROOT / "configs/tables/miniearth.json")
+    sweep = read_sweep(ROOT / "configs/tables/robustness_miniearth.json")
+    sweep_rows = read_rows(ROOT / "results/robustness_miniearth.csv")
+    floods = read_fold_table(ROOT / "configs/tables/ombria.json")
+    flood_counts = read_counts(ROOT / "results/ombria.csv")
     contract = instantiate(get_config("common/models/mmovseg_xs.py").input_contract).to_dict()
     return {
         ("README.md", "table:miniearth", "table"): to_markdown(table, read_rows(ROOT / "results/miniearth.csv")),
+        ("README.md", "table:robustness", "table"): sweep_markdown(sweep, sweep_rows),
+        ("README.md", "table:ombria", "table"): folds_markdown(floods, flood_counts, brief=True),
+        ("docs/floods.md", "table:ombria-whole", "table"): folds_markdown(floods, flood_counts),
         ("MODEL_ZOO.md", "zoo", "zoo"): zoo_markdown(zoo_records()),
         ("MODEL_ZOO.md", "contract", "contract"): contract_markdown({"input_contract": json.dumps(contract)}),
     }
@@ -78,8 +89,9 @@ def test_the_first_screen_holds_what_it_is_the_picture_and_the_two_commands():
     assert code_blocks("\n".join(first), "bash") == ["make demo\nmake test\n"]
 
 
-def test_the_picture_is_one():
-    picture = ROOT / "docs" / "panel.png"
+@pytest.mark.parametrize("name", ["panel", "robustness"])
+def test_the_picture_is_one(name):
+    picture = ROOT / "docs" / f"{name}.png"
     with Image.open(picture) as image:
         assert image.format == "PNG" and min(image.size) >= 300
 

@@ -71,9 +71,13 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    for date, when in (("after", "after the event"), ("before", "before it")):
-        parser.add_argument(f"--optical-{date}", metavar="FILE", help=f"optical image {when}")
-        parser.add_argument(f"--sar-{date}", metavar="FILE", help=f"SAR image {when}")
+    for option, what in (
+        ("--optical-before", "optical image of the earlier date"),
+        ("--sar-before", "SAR image of the earlier date"),
+        ("--optical-after", "optical image of the later date"),
+        ("--sar-after", "SAR image of the later date"),
+    ):
+        parser.add_argument(option, metavar="FILE", help=what)
     parser.add_argument("--config-file", required=True, metavar="F", help="model")
     parser.add_argument("--weights", metavar="F", help="checkpoint (default: the one that the config names)")
     parser.add_argument("--method", choices=METHODS, default="water", help="see above (default: %(default)s)")

@@ -3,8 +3,9 @@
 A table is a JSON file below ``configs/tables``: ``title``, ``dataset`` (keyword arguments of `load_ombria` that hold
 for all), ``num_folds``, ``folds`` (which of them are held out), ``seed``, ``cloudy_from`` and ``overcast_from`` (cloud
 cover of the later date from which a place counts as that; overcast places are cloudy ones too), ``runs`` (``name``,
-``label``, ``config``, ``overrides``) and ``baselines`` (``name``, ``label``). Results are two CSV files: one row a run
-and fold, one row a run and place. Every figure is computed from the second. Rows that are there are kept.
+``label``, ``config``, perhaps ``overrides``, and ``compared_with``, a run whose lead over this one is stated) and
+``baselines`` (``name``, ``label``, perhaps ``minor``). Results are two CSV files: one row a run and fold, one row a run
+and place. Every figure is computed from the second. Rows that are there are kept.
 """
 
 from __future__ import annotations
@@ -147,27 +148,38 @@ def bootstrap(rows: Sequence[PlaceCount], other: Sequence[PlaceCount] = (), *, s
     return float(low), float(high)
 
 
-def to_markdown(table: Mapping[str, Any], counts: Sequence[PlaceCount]) -> str:
-    """Return the table: IoU of the flooded class over all places and by cloud cover with its interval, mIoU, folds."""
+def to_markdown(table: Mapping[str, Any], counts: Sequence[PlaceCount], *, brief: bool = False) -> str:
+    """Return the table: IoU of the flooded class over all places and by cloud cover with its interval, mIoU, folds.
+
+    Args:
+        table: from `read_fold_table`.
+        counts: from `read_counts`.
+        brief: leave out the folds, the differences between runs, and baselines that the definition marks as `minor`.
+    """
     parts = _parts(float(table["cloudy_from"]), float(table["overcast_from"]))
     by_run = {entry["name"]: [row for row in counts if row.run == entry["name"]] for entry in _entries(table)}
     first = next((rows for rows in by_run.values() if rows), [])
     sizes = {part: sum(map(keep, first)) for part, keep in parts.items()}
     lines = [
-        f"| model | {' | '.join(f'IoU flooded, {part} ({sizes[part]} places)' for part in parts)} | mIoU | by fold |",
-        "|---|" + "---:|" * (len(parts) + 1) + "---|",
+        f"| IoU flooded | {' | '.join(f'{part} ({sizes[part]} places)' for part in parts)} | mIoU |",
+        "|---|" + "---:|" * (len(parts) + 1),
     ]
+    if not brief:
+        lines = [lines[0] + " by fold |", lines[1] + "---|"]
     for entry in _entries(table):
         rows = by_run[entry["name"]]
+        if brief and entry.get("minor"):
+            continue
         if not rows:
-            lines.append(f"| {entry['label']} |" + " not run |" * (len(parts) + 2))
+            lines.append(f"| {entry['label']} |" + " not run |" * (len(parts) + 2 - brief))
             continue
         cells = [_cell([row for row in rows if keep(row)]) for keep in parts.values()]
         folds = sorted({row.fold for row in rows})
         by_fold = ", ".join(f"{flood_iou(_stack(r for r in rows if r.fold == fold)):.1f}" for fold in folds)
         label = entry["label"] if len(rows) == sizes["all"] else f"{entry['label']}, {len(rows)} places so far"
-        lines.append(f"| {label} | {' | '.join(cells)} | {mean_iou(_stack(rows)):.1f} | {by_fold} |")
-    return "\n".join([*lines, "", *_differences(table, by_run, parts)])
+        end = "" if brief else f" {by_fold} |"
+        lines.append(f"| {label} | {' | '.join(cells)} | {mean_iou(_stack(rows)):.1f} |{end}")
+    return "\n".join(lines if brief else [*lines, "", *_differences(table, by_run, parts)])
 
 
 def _parts(cloudy_from: float, overcast_from: float) -> dict[str, Callable[[PlaceCount], bool]]:
@@ -182,16 +194,16 @@ def _parts(cloudy_from: float, overcast_from: float) -> dict[str, Callable[[Plac
 def _differences(
     table: Mapping[str, Any], by_run: Mapping[str, list[PlaceCount]], parts: Mapping[str, Any]
 ) -> list[str]:
-    names = [entry["name"] for entry in table["runs"]]
     lines = []
-    for other in names[1:]:
-        for part, keep in parts.items():
-            ours = [row for row in by_run[names[0]] if keep(row)]
+    for entry in table["runs"]:
+        better, other = entry.get("compared_with"), entry["name"]
+        for part, keep in parts.items() if better else ():
+            ours = [row for row in by_run[better] if keep(row)]
             theirs = [row for row in by_run[other] if keep(row)]
             if ours and {row.place for row in ours} == {row.place for row in theirs}:
                 margin = flood_iou(_stack(ours)) - flood_iou(_stack(theirs))
                 low, high = bootstrap(ours, theirs)
-                lines.append(f"{names[0]} minus {other}, {part}: {margin:+.1f} [{low:+.1f}, {high:+.1f}]")
+                lines.append(f"- {better} minus {other}, {part}: {margin:+.1f} [{low:+.1f}, {high:+.1f}]")
     return lines
 
 

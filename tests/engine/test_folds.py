@@ -117,3 +117,18 @@ def test_a_model_trains_on_its_folds_and_is_counted_place_by_place(sets, tmp_pat
     assert {row.place for row in counts} == {i["image_id"] for i in load_ombria("val", fold=2, num_folds=3)}
     known = {item["image_id"]: (OmbriaReader()(item).sem_seg != 255).sum() for item in load_ombria("train")}
     assert all(row.counts.sum() == known[row.place] for row in counts)
+
+
+def test_the_brief_table_leaves_out_folds_minor_baselines_and_leads():
+    def counts(run, right):
+        cells = np.array([[5, 0], [10 - right, right]])
+        return [PlaceCount(run, 1, place, place, cloud, cells) for place, cloud in (("a", 0.0), ("b", 0.5))]
+
+    runs = [{"name": "x", "label": "X"}, {"name": "y", "label": "Y", "compared_with": "x"}]
+    baselines = [{"name": "z", "label": "Z", "minor": True}]
+    table = {"cloudy_from": 0.1, "overcast_from": 0.3, "runs": runs, "baselines": baselines}
+    rows = [*counts("x", 8), *counts("y", 6), *counts("z", 1)]
+    whole, brief = to_markdown(table, rows), to_markdown(table, rows, brief=True)
+    assert "- x minus y, all: +20.0 [+20.0, +20.0]" in whole and "| Z |" in whole and "by fold" in whole
+    assert "minus" not in brief and "| Z |" not in brief and "by fold" not in brief
+    assert "| X | 80.0 [80.0, 80.0] | 80.0 [80.0, 80.0] | 80.0 [80.0, 80.0] |" in brief

@@ -174,8 +174,8 @@ def test_the_shipped_tables_hold_the_papers_figures(name):
     assert all([len(mean["runs"]) == 6 for mean in table["means"]])
 
 
-def test_the_readme_reports_the_same():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_model_zoo_reports_the_same():
+    text = (ROOT / "MODEL_ZOO.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.+? -> .+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.MULTILINE)
     figures = [tuple(map(float, row[1:])) for row in rows]
     assert figures == [figures[:3] for figures in PAPER.values()]
