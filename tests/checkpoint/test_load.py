@@ -141,3 +141,11 @@ def test_metadata_and_hash(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert set(read_state(path)[0]) == set(make_model().state_dict())
+
+
+@pytest.mark.parametrize("content", [b"junk\n", b"h\x01.", b"(.", b""])
+def test_a_file_of_another_kind_gets_a_sentence_without_numbers_of_the_unpickler(tmp_path, content):
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoint '.*a\.pth' is corrupt or [a-z ]+(: [A-Za-z ]+.*)?$"):
+        read_state(path)
