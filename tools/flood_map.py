@@ -24,10 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mmovseg.checkpoint.load import file_sha256
-from mmovseg.checkpoint.save import atomic_write
 from mmovseg.data.io import read_optical, read_sar
 from mmovseg.data.sar import SAR_UNITS, SarUnit, convert_sar
 from mmovseg.data.vocabulary import Vocabulary
@@ -36,7 +34,6 @@ from mmovseg.evaluation.provenance import source_commit
 from mmovseg.evaluation.report import text_table
 from mmovseg.inference.flood import (
     CLASSES,
-    NO_DATA,
     area_report,
     combine_dates,
     common_grid,
@@ -45,7 +42,7 @@ from mmovseg.inference.flood import (
     write_report,
 )
 from mmovseg.inference.predictor import Predictor
-from mmovseg.visualization.draw import color_labels, optical_to_rgb, overlay, sar_to_rgb
+from mmovseg.visualization.floods import draw_flood, show_date
 from mmovseg.weights import resolve
 
 METHODS = ("water", "direct")
@@ -161,18 +158,6 @@ def stack_dates(predictor: Predictor, before: Date | None, after: Date) -> Date:
     return Date(joined["optical"], joined["sar"])
 
 
-def draw(product: np.ndarray, after: Date, unit: SarUnit) -> np.ndarray:
-    """Lay the product over the later image, in the colours of the GeoTIFF; dry land is left bare."""
-    if after.optical is not None:
-        shown = optical_to_rgb(after.optical)
-    else:
-        assert after.sar is not None
-        shown = sar_to_rgb(after.sar[..., -1:], unit=unit)
-    colors = [CLASSES[value][1] for value in sorted(CLASSES) if value != NO_DATA]
-    painted = overlay(shown, color_labels(product, colors), 0.6)
-    return np.where((product == 0)[..., None], shown, painted)
-
-
 def make_product(
     predictor: Predictor, args: argparse.Namespace, before: Date | None, after: Date
 ) -> tuple[np.ndarray, dict[str, Any]]:
@@ -208,16 +193,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     predictor = Predictor(args.config_file, args.weights, args.device, max_size_px=args.max_size)
     after = read_date(args, "after", predictor.sar_unit)
     assert after is not None
-    product, facts = make_product(predictor, args, read_date(args, "before", predictor.sar_unit), after)
+    before = read_date(args, "before", predictor.sar_unit)
+    product, facts = make_product(predictor, args, before, after)
     weights = args.weights or predictor.config.train.init_checkpoint
     facts |= {"inputs": inputs, "config": args.config_file, "weights": str(weights)}
     facts |= {"weights_sha256": file_sha256(resolve(weights)), "commit": source_commit()}
     report = area_report(product, grid, facts=facts)
     write_product(output, product, grid, tags={"METHOD": args.method, "PROMPTS": ", ".join(facts["prompts"])})
     write_report(report, output.with_suffix(".json"), output.with_suffix(".csv"))
-    picture = Image.fromarray(draw(product, after, predictor.sar_unit))
-    with atomic_write(output.with_suffix(".png")) as temporary:
-        picture.save(temporary, format="PNG")
+    dates = [date and show_date(date.optical, date.sar, sar_unit=predictor.sar_unit) for date in (before, after)]
+    areas = {name: row["hectares"] for name, row in report["classes"].items()}
+    draw_flood(output.with_suffix(".png"), product, before=dates[0], after=dates[1], classes=CLASSES, hectares=areas)
     rows = [[name, str(row["pixels"]), f"{row['hectares']:.2f}"] for name, row in report["classes"].items()]
     print(text_table(rows, ["class", "pixels", "hectares"], text_columns=1))
     print(f"wrote {output} and beside it .json, .csv, .png")

@@ -128,7 +128,8 @@ def load_plain(path: str | Path, *, skip_values: bool = False) -> Any:
             raise UserError(
                 f"checkpoint '{path}' is a TorchScript archive, which is code; save the model's state_dict() alone"
             ) from error
-        if isinstance(error, LookupError | AttributeError | TypeError):  # of the unpickler, with nothing to tell a reader
+        # what the unpickler stumbles over in a file of another kind tells a reader nothing
+        if isinstance(error, LookupError | AttributeError | TypeError):
             raise UserError(f"checkpoint '{path}' is corrupt or no torch checkpoint") from error
         raise UserError(f"checkpoint '{path}' is corrupt or truncated: {_one_line(error)}") from error
 
