@@ -104,10 +104,10 @@ def draw_sweep(
     panels = [panel for panel in panels if panel.curves]
     if not panels:
         raise UserError(f"no row of sweep '{sweep['name']}' is measured yet, so there is nothing to draw")
-    seeds = len({row["seed"] for row in rows})
-    band = (
-        f"mean of {seeds} seeds, bands from the worst to the best" if seeds > 1 else "bands: 95 % interval over scenes"
-    )
+    counts = {len({row["seed"] for row in rows if row["run"] == name}) for name in {row["run"] for row in rows}}
+    spread = f"mean of {max(counts)} seeds, bands from the worst to the best" if max(counts) > 1 else ""
+    single = "95 % interval over scenes" if min(counts) == 1 else ""
+    band = f"{spread}; of one seed: {single}" if spread and single else spread or f"bands: {single}"
     draw_curves(panels, path, y_label=f"{metric}, %", note=f"{sweep['title']}; {band}")
 
 
