@@ -2,6 +2,7 @@
 """Check a data set on disk: counts, pairs, sizes, label values, georeference, and the hashes of its manifest.
 
     tools/check_data.py pie_cloud                     all splits; one line a fault
+    tools/check_data.py pie                           all that datasets/prepare_pie.py makes and that is there
     tools/check_data.py oem_thick --split val --fast  names, headers and sizes only
     tools/check_data.py ddhr_sk --write-manifest      describe a clean copy, so that later changes are seen
 
@@ -17,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmovseg.data.datasets.catalog import dataset_entry, datasets_root
+from mmovseg.data.datasets.catalog import DatasetEntry, datasets_root, entries_made_by
 from mmovseg.data.datasets.check import CheckReport, inspect_dataset
 from mmovseg.data.datasets.layouts import find_layout
 from mmovseg.data.datasets.manifest import MANIFEST_FILE, write_manifest
@@ -29,7 +30,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", help="data set without its split, for example pie_cloud")
+    parser.add_argument(
+        "name", help="data set without its split, for example pie_cloud, or all of a prepare script: pie"
+    )
     parser.add_argument("--split", nargs="+", metavar="SPLIT", help="default: all")
     parser.add_argument("--root", type=Path, metavar="DIR", help="data root (default: $DETECTRON2_DATASETS)")
     parser.add_argument("--fast", action="store_true", help="read names, headers and sizes only")
@@ -47,8 +50,17 @@ def argument_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; `argv` None takes that of the process. Returns the exit status."""
     args = argument_parser().parse_args(argv)
+    entries = entries_made_by(args.name)
+    # of the variants that a script can make, one alone may be wanted; a set that was named must be there
+    wanted = [entry for entry in entries if not args.split or set(args.split) <= set(entry.splits)] or entries
+    present = [entry for entry in wanted if folders_of(entry, args.root)] or wanted[:1]
+    return max([check(entry, args) for entry in present])
+
+
+def check(entry: DatasetEntry, args: argparse.Namespace) -> int:
+    """Check one data set, print what is found, write its manifest if asked to; return the exit status."""
     report = inspect_dataset(
-        args.name,
+        entry.name,
         splits=args.split,
         root=args.root,
         fast=args.fast,
@@ -56,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         workers=args.workers,
         show_progress=not args.quiet,
     )
-    print_report(args.name, report)
+    print_report(entry.name, report)
     if not args.write_manifest:
         return 1 if report.faults else 0
     if any(fault.kind != "wrong_count" for fault in report.faults):
         print("no manifest written: it would describe a faulty copy")
         return 1
-    folder = set_folder(args.name, args.root)
+    folder = folders_of(entry, args.root)[0]
     manifest = write_manifest(folder, show_progress=not args.quiet)
     print(f"wrote {folder / MANIFEST_FILE}: {len(manifest['files'])} files")
     return 0
@@ -80,12 +92,12 @@ def print_report(name: str, report: CheckReport) -> None:
     print(f"{name}: pairs: {pairs}; {result}")
 
 
-def set_folder(name: str, root: Path | None) -> Path:
-    """Return the folder of the data set that the check looked at."""
-    base, layouts = root or datasets_root(), dataset_entry(name).layouts
-    splits = [split for layout in layouts for split in layout.folders]
-    split, layout = next((s, found) for s in splits if (found := find_layout(layouts, s, base)) is not None)
-    return base / layout.set_folder(split)
+def folders_of(entry: DatasetEntry, root: Path | None) -> list[Path]:
+    """Return the folder of the data set for each of its splits that is there; the check looks at the same."""
+    base = root or datasets_root()
+    splits = dict.fromkeys(split for layout in entry.layouts for split in layout.folders)
+    found = [(split, find_layout(entry.layouts, split, base)) for split in splits]
+    return [base / layout.set_folder(split) for split, layout in found if layout is not None]
 
 
 if __name__ == "__main__":

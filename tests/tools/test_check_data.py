@@ -189,6 +189,23 @@ def test_a_clean_copy_has_no_fault(check):
         assert status == 0 and lines[-1] == f"{name}: pairs: train 3, val 3; no fault"
 
 
+def test_the_name_of_a_script_means_all_that_it_makes(check, root):
+    status, lines, _ = check("pie", "--quiet")
+    assert status == 0
+    assert [line for line in lines if "no fault" in line] == [
+        f"{name}: pairs: train 3, val 3; no fault" for name in ("pie_cloud", "pie_clean")
+    ]
+    truncated(root)  # a cloudy image: only one of the two has it
+    status, lines, _ = check("pie", "--split", "val")
+    assert status == 1 and [line.split(":")[0] for line in lines if "pairs:" in line and "truncated" in line] == [
+        "pie_cloud"
+    ]
+    assert lines[-1] == "pie_clean: pairs: val 3; no fault"
+    shutil.rmtree(root / "pie/train/optical_cloud")
+    shutil.rmtree(root / "pie/val/optical_cloud")
+    assert [line for line in check("pie", "--fast")[1] if line.startswith("pie_cloud")] == []
+
+
 def test_fast_looks_at_names_and_headers(check, root):
     manifest_hash(root)
     assert check("pie_cloud", "--fast")[0] == 0
@@ -240,7 +257,8 @@ def test_sizes_other_than_reported_are_a_note(root):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pie"], "unknown data set 'pie'; known: miniearth, pie_cloud"),
+        (["pies"], "unknown data set 'pies'; known: miniearth, pie_cloud"),
+        (["ddhr"], "data set 'ddhr_sk"),
         (["miniearth"], "is generated; there are no files"),
         (["pie_cloud", "--split", "test"], "has no split 'test' on disk; it has: train, val"),
         (["ddhr_sk"], "prepare_ddhr.py --source <download>"),

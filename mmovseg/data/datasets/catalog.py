@@ -283,6 +283,16 @@ def dataset_entry(name: str) -> DatasetEntry:
     raise UserError(f"unknown data set '{name}'; known: {', '.join(entry.name for entry in TABLE)}")
 
 
+def entries_made_by(name: str) -> list[DatasetEntry]:
+    """Return the line of the table of that name, or all lines that ``datasets/prepare_<name>.py`` makes.
+
+    Raises:
+        UserError: there is neither; the message lists the names.
+    """
+    made = [entry for entry in TABLE if entry.prepare == f"datasets/prepare_{name}.py"]
+    return made if made and all(entry.name != name for entry in TABLE) else [dataset_entry(name)]
+
+
 def known_datasets() -> list[str]:
     """Return the names of the table in its order."""
     return [f"{entry.name}_{split}" for entry in TABLE for split in entry.splits]
