@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,18 @@ class GuidedUpsampling(nn.Module):
     def forward(self, x: Tensor, guidance: Tensor | None, num_classes: int) -> Tensor:
         """(N*K, C, h, w) and (N, G, 2h, 2w) -> (N*K, C_out, 2h, 2w); see `GuidedDoubleConv`."""
         return self.refine(self.up(x), guidance, num_classes)
+
+
+def join_guidance(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Concatenate (N, G, h, w) maps of equal shape; an absent one is zero, what "no match" is after a ReLU.
+
+    Returns:
+        (N, G * len(parts), h, w), or None when all are absent.
+    """
+    known = next((part for part in parts if part is not None), None)
+    if known is None:
+        return None
+    return torch.cat([part if part is not None else torch.zeros_like(known) for part in parts], dim=1)
 
 
 def stride_adapter(in_channels: int, out_channels: int, *, stride_in: int, stride_out: int) -> nn.Module:

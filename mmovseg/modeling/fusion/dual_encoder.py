@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from mmovseg.layers.conv import GuidedDoubleConv, resize, stride_adapter
+from mmovseg.layers.conv import GuidedDoubleConv, join_guidance, resize, stride_adapter
 from mmovseg.modeling.fusion.dense import DenseFusion
 from mmovseg.modeling.losses import pixel_cross_entropy
 
@@ -184,11 +184,7 @@ class DualEncoderFusionHead(nn.Module):
             parts.append(resize(self.clip_guidance[step](taps[step]), size) if taps is not None else None)
         if len(self.dense_guidance):
             parts.append(self.dense_guidance[step](fused[self.levels[step]]) if fused else None)
-        known = next((part for part in parts if part is not None), None)
-        if known is None:
-            return None
-        # Zero is what "no match" is after the ReLU; both sources have the same width.
-        return torch.cat([part if part is not None else torch.zeros_like(known) for part in parts], dim=1)
+        return join_guidance(parts)
 
     def _score(
         self,

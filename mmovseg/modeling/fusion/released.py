@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmovseg.errors import UserError
 from mmovseg.layers.class_attention import ClassAttentionBlock
-from mmovseg.layers.conv import GuidedUpsampling, resize, stride_adapter
+from mmovseg.layers.conv import GuidedUpsampling, join_guidance, resize, stride_adapter
 from mmovseg.layers.window_attention import WindowAttentionPair
 from mmovseg.modeling.fusion.dense import DenseFusion
 from mmovseg.modeling.fusion.dual_encoder import SimilarityFusion
@@ -260,10 +260,7 @@ class CostAggregationHead(nn.Module):
             parts.append(F.relu(self.clip_guidance[step](tap)) if tap is not None else None)
         if len(self.dense_guidance):
             parts.append(F.relu(self.dense_guidance[step](fused[self.levels[step]])) if fused else None)
-        known = next((part for part in parts if part is not None), None)
-        if known is None:
-            return None
-        return torch.cat([part if part is not None else torch.zeros_like(known) for part in parts], dim=1)
+        return join_guidance(parts)
 
     def _fuse(self, x: Tensor, _: int) -> Tensor:
         """(N*K, 2, h, w) cosines, CLIP's first -> (N*K, C, h, w)."""
