@@ -29,7 +29,10 @@ from mmovseg.errors import UserError
 DRAW_KEY = "_draw"
 """Key of a dataset dict that the training loader sets: the number of the draw, which seeds everything random."""
 
-_GEOMETRY, _CLOUDS, _OPTICAL, _SAR, _CAPTION = range(5)
+VIEW_KEY = "_view"
+"""Key of a dataset dict that asks a mapper with `views` for one of them, instead of the one that the draw chooses."""
+
+_GEOMETRY, _CLOUDS, _OPTICAL, _SAR, _CAPTION, _VIEW = range(6)
 
 
 class OpticalSARMapper:
@@ -59,10 +62,14 @@ class OpticalSARMapper:
         with_clear: also give `image_clear`, the same view without the cloud.
         keep_caption: also give one `caption`; training draws one, evaluation takes the first.
         seed: of everything random here.
+        views: training only: an image is shown in no more than this many ways, so that features of the clear view can
+            be computed once (`mmovseg.data.features`). A draw takes one of them at random; which, comes out as `view`.
+            Geometry and optical jitter then follow from (`seed`, image id, view), so a view is the same in every run;
+            clouds, SAR jitter and caption still follow from the draw. None: every draw is a view of its own.
 
     Raises:
-        UserError: unknown modality or geometry, prompts given for training, or more than 255 classes (255 means
-            ignore).
+        UserError: unknown modality or geometry, prompts or views given for the wrong stage, fewer than one view, or
+            more than 255 classes (255 means ignore).
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class OpticalSARMapper:
         with_clear: bool = False,
         keep_caption: bool = False,
         seed: int = 0,
+        views: int | None = None,
     ) -> None:
         if modality not in MODALITIES:
             raise UserError(f"unknown modality '{modality}'; known: {', '.join(MODALITIES)}")
@@ -89,6 +97,10 @@ class OpticalSARMapper:
             raise UserError(f"unknown sar_geometry '{sar_geometry}'; known: {', '.join(SAR_GEOMETRIES)}")
         if is_train and prompts is not None:
             raise UserError(f"prompts ('{prompts.name}') are for evaluation; training asks for the seen classes")
+        if views is not None and (not is_train or views < 1):
+            raise UserError(
+                f"views must be at least 1, and is for training only; got views {views}, is_train {is_train}"
+            )
         if len(vocabulary) > IGNORE_LABEL:
             raise UserError(f"vocabulary '{vocabulary.name}' has {len(vocabulary)} classes; labels hold at most 255")
         self.is_train = is_train
@@ -104,6 +116,7 @@ class OpticalSARMapper:
         self.with_clear = with_clear
         self.keep_caption = keep_caption
         self.seed = seed
+        self.views = views
         self._train_ids = np.full(256, IGNORE_LABEL, dtype=np.uint8)
         self._train_ids[vocabulary.seen_ids] = np.arange(len(vocabulary.seen_ids))
 
@@ -116,12 +129,14 @@ class OpticalSARMapper:
         """
         raw = self._read(dataset_dict)
         seeds = self._stream_seed(dataset_dict)
+        view = self._view(dataset_dict, seeds)
+        view_seeds = seeds if view is None else [self.seed, _image_seed(dataset_dict), view]
         label = None if raw.sem_seg is None else self._check_label(raw.sem_seg, _label_source(dataset_dict))
         height, width = next(a.shape[:2] for a in (raw.optical, raw.sar, label) if a is not None)
         if self.is_train and label is not None:
             label = self._train_ids[label]
         joint = JointSample(
-            rng=np.random.default_rng([*seeds, _GEOMETRY]),
+            rng=np.random.default_rng([*view_seeds, _GEOMETRY]),
             optical=raw.optical,
             optical_clear=raw.facts.get("optical_clear") if self.with_clear else None,
             optical_valid=raw.optical_valid if self.canvas_px is None else None,
@@ -138,7 +153,9 @@ class OpticalSARMapper:
             "width": int(width),
             "vocabulary": self.asked,
         }
-        self._add_optical(item, joint, seeds)
+        if view is not None:
+            item["view"] = view
+        self._add_optical(item, joint, seeds, view_seeds)
         self._add_sar(item, joint, seeds)
         if self.is_train and joint.sem_seg is not None:
             label = self._on_canvas(joint.sem_seg, IGNORE_LABEL)
@@ -150,7 +167,7 @@ class OpticalSARMapper:
 
     def _read(self, dataset_dict: dict[str, Any]) -> RawSample:
         dropped = {"optical": "sar_file_name", "sar": "file_name"}.get(self.modality)
-        wanted = {key: value for key, value in dataset_dict.items() if key not in (DRAW_KEY, dropped)}
+        wanted = {key: value for key, value in dataset_dict.items() if key not in (DRAW_KEY, VIEW_KEY, dropped)}
         raw = self.reader(cast(DatasetDict, wanted))
         if self.modality == "optical":
             raw = RawSample(raw.optical, raw.optical_valid, None, None, raw.sem_seg, raw.captions, raw.facts)
@@ -177,12 +194,18 @@ class OpticalSARMapper:
 
     def _stream_seed(self, dataset_dict: dict[str, Any]) -> list[int]:
         if not self.is_train:
-            image_id = str(dataset_dict.get("image_id", dataset_dict.get("file_name", "")))
-            return [self.seed, zlib.crc32(image_id.encode())]
+            return [self.seed, _image_seed(dataset_dict)]
         if DRAW_KEY in dataset_dict:
             return [self.seed, int(dataset_dict[DRAW_KEY])]
         # A loader of somebody else numbers no draws; torch's generator is the one that its workers seed apart.
         return [self.seed, int(torch.randint(2**31, ()))]
+
+    def _view(self, dataset_dict: dict[str, Any], seeds: list[int]) -> int | None:
+        if self.views is None:
+            return None
+        asked = dataset_dict.get(VIEW_KEY)
+        view = np.random.default_rng([*seeds, _VIEW]).integers(self.views) if asked is None else asked
+        return int(view)
 
     def _check_label(self, label: np.ndarray, source: str) -> np.ndarray:
         """Return the label as uint8, all values within the class list or 255."""
@@ -195,16 +218,16 @@ class OpticalSARMapper:
             )
         return label.astype(np.uint8)
 
-    def _add_optical(self, item: ModelInput, joint: JointSample, seeds: list[int]) -> None:
+    def _add_optical(self, item: ModelInput, joint: JointSample, seeds: list[int], view_seeds: list[int]) -> None:
         if joint.optical is None or joint.optical_valid is None:
             return
         image, clear = joint.optical, joint.optical if joint.optical_clear is None else joint.optical_clear
         alpha, shadow = joint.cloud_alpha, None
         if self.clouds is not None:
             image, alpha, shadow = self.clouds(image, np.random.default_rng([*seeds, _CLOUDS]))
-        item["image"] = self._finish_optical(image, joint.optical_valid, seeds)
+        item["image"] = self._finish_optical(image, joint.optical_valid, view_seeds)
         if self.with_clear:
-            item["image_clear"] = self._finish_optical(clear, joint.optical_valid, seeds)
+            item["image_clear"] = self._finish_optical(clear, joint.optical_valid, view_seeds)
         if self.canvas_px is None:
             item["valid"] = torch.from_numpy(joint.optical_valid)
         if alpha is not None:
@@ -258,6 +281,11 @@ def _check_8_bit(raw: RawSample, dataset_dict: dict[str, Any]) -> None:
             f"SAR raster '{dataset_dict.get('sar_file_name', '?')}' has the value {values[wrong][0]:g}, but the "
             "official SAR geometry is for 8-bit SAR, 0..255; use sar_geometry='paired'"
         )
+
+
+def _image_seed(dataset_dict: dict[str, Any]) -> int:
+    image_id = str(dataset_dict.get("image_id", dataset_dict.get("file_name", "")))
+    return zlib.crc32(image_id.encode())
 
 
 def _label_source(dataset_dict: dict[str, Any]) -> str:

@@ -97,6 +97,10 @@ class ModelInput(TypedDict, total=False):
     height, width: size of the original optical raster; predictions are returned at this size.
     vocabulary: the classes asked for; all items of a batch share it.
     caption: one sentence (image-text training only).
+    view: which of the views that the mapper limits an image to (training with `views` only).
+    teacher_features: what a frozen teacher says of the clear view, from `mmovseg.data.features`: a map (C, h, w) a
+        level (``block4``, ...) and, where the teacher has them, ``global`` with one (C,) a level; float16 or float32.
+    teacher_sha256: of the teacher that made them.
     """
 
     image: Tensor
@@ -113,6 +117,9 @@ class ModelInput(TypedDict, total=False):
     file_name: str
     vocabulary: Vocabulary
     caption: str
+    view: int
+    teacher_features: dict[str, Any]
+    teacher_sha256: str
 
 
 class Prediction(TypedDict, total=False):

@@ -209,3 +209,44 @@ def test_captions(pairs):
 def test_too_many_classes_for_8_bit_labels():
     with pytest.raises(UserError, match="256 classes"):
         build(vocabulary=vocabulary_from_names([f"class {index}" for index in range(256)]))
+
+
+def test_views_limit_the_clear_view_and_nothing_else(pairs):
+    clear = {"geometry": AUGMENT, "optical_photometric": OpticalJitter(prob=1.0), "with_clear": True}
+    drawn = {"clouds": CloudSynthesizer(kind="thick", coverage=0.5), "sar_photometric": SarJitter(prob=1.0)}
+    mapper, item = build(**clear, **drawn, views=3), pairs.dicts[0]
+    shown = {}
+    clouded, radar = set(), set()
+    for draw in range(30):
+        sample = mapper(item | {"_draw": draw})
+        first = shown.setdefault(sample["view"], sample)
+        for key in ("image_clear", "valid", "sar_valid", "sem_seg"):
+            assert torch.equal(first[key], sample[key]), f"{key} of one view changed with the draw"
+        clouded.add(sample["image"].numpy().tobytes())
+        radar.add(sample["sar"].numpy().tobytes())
+    assert sorted(shown) == [0, 1, 2] and len({view["image_clear"].numpy().tobytes() for view in shown.values()}) == 3
+    assert len(clouded) == len(radar) == 30, "clouds and SAR jitter must stay those of the draw"
+    assert same(mapper(item | {"_draw": 7}), mapper(item | {"_draw": 7}))
+
+
+def test_a_view_depends_on_seed_and_image_alone(pairs):
+    options = {"geometry": AUGMENT, "with_clear": True}
+    asked = pairs.dicts[0] | {"_draw": 4, "_view": 1}
+    first = build(**options, views=2)(asked)
+    assert first["view"] == 1 and same(first, build(**options, views=9)(asked | {"_draw": 5}))
+    assert not same(first, build(**options, views=2, seed=3)(asked))
+    assert not same(first, build(**options, views=2)(asked | {"image_id": "another"}))
+    sar = build(**options, views=2, modality="sar")(asked)
+    assert torch.equal(sar["sar"], first["sar"]) and torch.equal(sar["sem_seg"], first["sem_seg"])
+
+
+def test_one_view_without_geometry_is_the_image(pairs):
+    item = build(views=1)(pairs.dicts[0] | {"_draw": 9})
+    np.testing.assert_array_equal(item["image"].numpy().transpose(1, 2, 0), pairs.truth[0]["optical"])
+    assert item["view"] == 0 and "view" not in build()(pairs.dicts[0] | {"_draw": 9})
+
+
+@pytest.mark.parametrize(("is_train", "views"), [(True, 0), (False, 1)])
+def test_views_are_for_training_and_at_least_one(is_train, views):
+    with pytest.raises(UserError, match=f"got views {views}, is_train {is_train}"):
+        build(is_train, views=views)
