@@ -45,7 +45,8 @@ class OpticalSARMapper:
     Args:
         is_train: training re-indexes labels to the seen classes, moves labels along with the geometry and draws anew
             for every draw; evaluation keeps the whole label space and the label at its original size.
-        vocabulary: the label space of the data set: label id = position.
+        vocabulary: the label space of the data set: label id = position. None reads no labels and asks for no classes:
+            for alignment, and for mixed data sets, which number their classes apart.
         reader: dataset dict -> `RawSample`, optical on the 0..255 scale.
         prompts: evaluation only: ask the model for these classes instead of `vocabulary`.
         geometry: detectron2 augmentations, applied jointly to all rasters.
@@ -76,7 +77,7 @@ class OpticalSARMapper:
         self,
         *,
         is_train: bool,
-        vocabulary: Vocabulary,
+        vocabulary: Vocabulary | None,
         reader: Reader,
         prompts: Vocabulary | None = None,
         geometry: Sequence[Augmentation] = (),
@@ -101,12 +102,12 @@ class OpticalSARMapper:
             raise UserError(
                 f"views must be at least 1, and is for training only; got views {views}, is_train {is_train}"
             )
-        if len(vocabulary) > IGNORE_LABEL:
+        if vocabulary is not None and len(vocabulary) > IGNORE_LABEL:
             raise UserError(f"vocabulary '{vocabulary.name}' has {len(vocabulary)} classes; labels hold at most 255")
         self.is_train = is_train
         self.vocabulary = vocabulary
         self.reader = reader
-        self.asked = vocabulary.seen_subset() if is_train else (prompts or vocabulary)
+        self.asked = vocabulary.seen_subset() if is_train and vocabulary is not None else (prompts or vocabulary)
         self.geometry = list(geometry)
         self.optical_photometric = optical_photometric
         self.sar_photometric = sar_photometric
@@ -118,7 +119,8 @@ class OpticalSARMapper:
         self.seed = seed
         self.views = views
         self._train_ids = np.full(256, IGNORE_LABEL, dtype=np.uint8)
-        self._train_ids[vocabulary.seen_ids] = np.arange(len(vocabulary.seen_ids))
+        if vocabulary is not None:
+            self._train_ids[vocabulary.seen_ids] = np.arange(len(vocabulary.seen_ids))
 
     def __call__(self, dataset_dict: dict[str, Any]) -> ModelInput:
         """Map one sample.
@@ -131,7 +133,7 @@ class OpticalSARMapper:
         seeds = self._stream_seed(dataset_dict)
         view = self._view(dataset_dict, seeds)
         view_seeds = seeds if view is None else [self.seed, _image_seed(dataset_dict), view]
-        label = None if raw.sem_seg is None else self._check_label(raw.sem_seg, _label_source(dataset_dict))
+        label = self._label(raw, dataset_dict)
         height, width = next(a.shape[:2] for a in (raw.optical, raw.sar, label) if a is not None)
         if self.is_train and label is not None:
             label = self._train_ids[label]
@@ -151,8 +153,11 @@ class OpticalSARMapper:
             "file_name": str(dataset_dict.get("file_name", dataset_dict.get("sar_file_name", ""))),
             "height": int(height),
             "width": int(width),
-            "vocabulary": self.asked,
         }
+        if self.asked is not None:
+            item["vocabulary"] = self.asked
+        if "source" in dataset_dict:
+            item["source"] = str(dataset_dict["source"])
         if view is not None:
             item["view"] = view
         self._add_optical(item, joint, seeds, view_seeds)
@@ -167,7 +172,8 @@ class OpticalSARMapper:
 
     def _read(self, dataset_dict: dict[str, Any]) -> RawSample:
         dropped = {"optical": "sar_file_name", "sar": "file_name"}.get(self.modality)
-        wanted = {key: value for key, value in dataset_dict.items() if key not in (DRAW_KEY, VIEW_KEY, dropped)}
+        unread = {DRAW_KEY, VIEW_KEY, dropped} | ({"sem_seg_file_name"} if self.vocabulary is None else set())
+        wanted = {key: value for key, value in dataset_dict.items() if key not in unread}
         raw = self.reader(cast(DatasetDict, wanted))
         if self.modality == "optical":
             raw = RawSample(raw.optical, raw.optical_valid, None, None, raw.sem_seg, raw.captions, raw.facts)
@@ -207,14 +213,17 @@ class OpticalSARMapper:
         view = np.random.default_rng([*seeds, _VIEW]).integers(self.views) if asked is None else asked
         return int(view)
 
-    def _check_label(self, label: np.ndarray, source: str) -> np.ndarray:
-        """Return the label as uint8, all values within the class list or 255."""
+    def _label(self, raw: RawSample, dataset_dict: dict[str, Any]) -> np.ndarray | None:
+        """Return the label as uint8, all values within the class list or 255; None if there is none to read."""
+        label = raw.sem_seg
+        if label is None or self.vocabulary is None:
+            return None
         wrong = ((label < 0) | (label >= len(self.vocabulary))) & (label != IGNORE_LABEL)
         if wrong.any():
-            value = label[wrong][0]
+            source, value, count = _label_source(dataset_dict), label[wrong][0], len(self.vocabulary)
             raise UserError(
-                f"label '{source}' has the value {value}, outside the {len(self.vocabulary)} classes "
-                f"0..{len(self.vocabulary) - 1} of vocabulary '{self.vocabulary.name}' (255 = ignore)"
+                f"label '{source}' has the value {value}, outside the {count} classes 0..{count - 1} of vocabulary "
+                f"'{self.vocabulary.name}' (255 = ignore)"
             )
         return label.astype(np.uint8)
 

@@ -39,6 +39,7 @@ class DatasetDict(TypedDict, total=False):
     `before_file_name`, `sar_before_file_name`: the same ground on an earlier date, the two above being later.
     `window`: row, column, height, width of the part of the rasters that is the sample.
     `sar_from`: dict of the sample whose SAR raster is to be taken instead (`mmovseg.data.perturb`).
+    `source`: which part of a mix the pair is of (`mmovseg.data.datasets.mix`); reader and normalisation may go by it.
     """
 
     file_name: str
@@ -57,6 +58,7 @@ class DatasetDict(TypedDict, total=False):
     sar_before_file_name: str
     window: tuple[int, int, int, int]
     sar_from: DatasetDict
+    source: str
 
 
 @dataclass
@@ -95,7 +97,8 @@ class ModelInput(TypedDict, total=False):
     cloud_alpha: (H, W) float32 opacity of the synthetic cloud, 0 clear .. 1 opaque.
     cloud_shadow: (H, W) float32 fraction of light that the synthetic cloud's shadow takes away, 0 .. 1.
     height, width: size of the original optical raster; predictions are returned at this size.
-    vocabulary: the classes asked for; all items of a batch share it.
+    vocabulary: the classes asked for; all items of a batch share it. Absent where no labels are read.
+    source: which part of a mix of data sets the pair is of; absent if it is no mix.
     caption: one sentence (image-text training only).
     view: which of the views that the mapper limits an image to (training with `views` only).
     teacher_features: what a frozen teacher says of the clear view, from `mmovseg.data.features`: a map (C, h, w) a
@@ -118,6 +121,7 @@ class ModelInput(TypedDict, total=False):
     vocabulary: Vocabulary
     caption: str
     view: int
+    source: str
     teacher_features: dict[str, Any]
     teacher_sha256: str
 

@@ -250,3 +250,19 @@ def test_one_view_without_geometry_is_the_image(pairs):
 def test_views_are_for_training_and_at_least_one(is_train, views):
     with pytest.raises(UserError, match=f"got views {views}, is_train {is_train}"):
         build(is_train, views=views)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_without_a_vocabulary_no_label_is_read(pairs, tmp_path, is_train):
+    item = pairs.dicts[0] | {"sem_seg_file_name": str(tmp_path / "gone.png")}
+    mapped = build(is_train, vocabulary=None)(item)
+    assert {"vocabulary", "sem_seg"}.isdisjoint(mapped) and mapped["sar"].shape == (2, 24, 32)
+    rendered = RawSample(sar=np.zeros((1, 5, 1), np.float32), sem_seg=np.full((1, 5), 200))
+    assert "sem_seg" not in build(is_train, vocabulary=None, reader=lambda _: rendered)({})
+    asked = build(False, vocabulary=None, prompts=VOCABULARY)(item)["vocabulary"]
+    assert asked is VOCABULARY
+
+
+def test_the_source_is_passed_on(pairs):
+    assert "source" not in build()(pairs.dicts[0])
+    assert build()(pairs.dicts[0] | {"source": "spacenet6"})["source"] == "spacenet6"

@@ -137,8 +137,13 @@ class OmbriaReader:
         """Read what the dict names; a modality whose later date is not named is absent.
 
         Raises:
-            UserError: a file is missing or damaged, or sizes differ.
+            UserError: a file is missing or damaged, sizes differ, or the label is not named.
         """
+        if "sem_seg_file_name" not in dataset_dict:
+            place = dataset_dict.get("image_id", "?")
+            raise UserError(
+                f"OMBRIA's place '{place}' is given without its label, which says where it has data; give a vocabulary"
+            )
         label = self._read("label", dataset_dict["sem_seg_file_name"], None)
         row, col, height, width = dataset_dict.get("window", (0, 0, *label.shape))
         cut = (slice(row, row + height), slice(col, col + width))
