@@ -61,6 +61,11 @@ def add_mmovseg_config(cfg: CfgNode) -> None:
     node.OPTICAL = _encoder_node(3, *imagenet, [])
     node.SAR = _encoder_node(2, [-12.0, -18.5], [5.5, 5.5], [-35.0, 10.0])
     node.OPTICAL.NAME = node.SAR.NAME = "vit_base_patch16_224.dino"
+    # CLIP's tower for SAR, read with the constants of SAR.NORM
+    node.CLIP_SAR = _encoder_node(2, [], [], [])
+    node.CLIP_SAR.TAPS = [12]
+    node.CLIP_SAR.LOCAL_LAST_BLOCK = True
+    del node.CLIP_SAR["NORM"]
     node.HEAD = CfgNode()
     node.HEAD.NAME = "paper"  # or "released", of which OPTIONS holds all arguments; the rest here is the paper head's
     node.HEAD.OPTIONS = CfgNode(new_allowed=True)
@@ -127,14 +132,16 @@ def mmovseg_arguments(cfg: CfgNode) -> dict[str, Any]:
         words=node.CLIP.WORDS,
     )
     optical, sar = timm_encoder_from_node(node.OPTICAL), timm_encoder_from_node(node.SAR)
+    clip_sar = timm_encoder_from_node(node.CLIP_SAR)
     return dict(
         clip=clip,
         optical_encoder=optical,
         sar_encoder=sar,
+        clip_sar_encoder=clip_sar,
         head=_head_arguments(node.HEAD),
         clip_norm=_norm_from_node(node.CLIP.NORM),
         optical_norm=_norm_from_node(node.OPTICAL.NORM) if optical is not None else None,
-        sar_norm=_norm_from_node(node.SAR.NORM) if sar is not None else None,
+        sar_norm=_norm_from_node(node.SAR.NORM) if sar is not None or clip_sar is not None else None,
         modality=node.MODALITY,
         clip_bands=node.CLIP.BANDS or None,
         clip_grid_stride=node.CLIP.GRID_STRIDE or None,

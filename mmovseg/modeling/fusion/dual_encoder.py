@@ -9,6 +9,7 @@ the names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,8 @@ class DualEncoderFusionHead(nn.Module):
     * z_rgb is CLIP's dense map, since a pooled vector has no place (`OpenCLIPEncoder.dense`);
     * without optical input there is no z_rgb: the coarsest dense similarity stands in for h_gt, and CLIP guidance is
       left out;
+    * with a CLIP for SAR (appendix E) h_gt compares z_rgb + z_sar, summed before the sum gets unit length, and z_sar
+      alone without optical input. Its blocks do not guide the decoder;
     * without dense encoders (Table 3, 'w/o CMU&DEF') h_dt is h_gt at each level, and DINO guidance is left out.
 
     Args:
@@ -136,6 +139,7 @@ class DualEncoderFusionHead(nn.Module):
         *,
         grid: tuple[int, int],
         explain: dict[str, Tensor] | None = None,
+        z_sar: Tensor | None = None,
     ) -> Tensor:
         """Score every class everywhere.
 
@@ -146,6 +150,7 @@ class DualEncoderFusionHead(nn.Module):
             valid: modality -> (N, 1, H, W) bool or None.
             grid: size in pixels (H, W) of the padded network input, from which the level sizes follow.
             explain: a dict to be filled with (N, K, h, w) maps of the stages, see `MMOVSeg.explain`.
+            z_sar: (N, D, h, w) map of a CLIP for SAR on the grid of CLIP's, not normalised, 0 where there is no data.
 
         Returns:
             (N, K, H / s, W / s) logits, s the finest stride.
@@ -153,14 +158,15 @@ class DualEncoderFusionHead(nn.Module):
         Raises:
             ValueError: neither optical nor SAR features are given.
         """
-        if clip is None and not dense:
+        if clip is None and z_sar is None and not dense:
             raise ValueError("the head needs optical or SAR features, got neither")
         fused = self.dense(dense, valid) if self.dense is not None and dense else {}
-        z_rgb = F.normalize(clip["dense"], dim=1) if clip is not None else None
+        terms = ([clip["dense"]] if clip is not None else []) + ([z_sar] if z_sar is not None else [])
+        z = F.normalize(reduce(torch.add, terms), dim=1) if terms else None
         fused_unit = {level: F.normalize(feature, dim=1) for level, feature in fused.items()}
         guidance = [self._guide(step, clip, fused, self._size(grid, step)) for step in range(2)]
         chunk = len(text) if self.training or not self.class_chunk else self.class_chunk
-        scores = [self._score(part, z_rgb, fused_unit, guidance, grid, explain) for part in text.split(chunk)]
+        scores = [self._score(part, z, fused_unit, guidance, grid, explain) for part in text.split(chunk)]
         return torch.cat(scores, dim=1)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -189,7 +195,7 @@ class DualEncoderFusionHead(nn.Module):
     def _score(
         self,
         text: Tensor,
-        z_rgb: Tensor | None,
+        z: Tensor | None,
         fused_unit: Mapping[str, Tensor],
         guidance: Sequence[Tensor | None],
         grid: tuple[int, int],
@@ -197,7 +203,7 @@ class DualEncoderFusionHead(nn.Module):
     ) -> Tensor:
         num_classes = len(text)
         dense_maps = {level: torch.einsum("ndhw,kd->nkhw", feature, text) for level, feature in fused_unit.items()}
-        global_map = torch.einsum("ndhw,kd->nkhw", z_rgb, text) if z_rgb is not None else dense_maps[self.levels[-1]]
+        global_map = torch.einsum("ndhw,kd->nkhw", z, text) if z is not None else dense_maps[self.levels[-1]]
         embedded = []
         for index, (level, fusion) in enumerate(zip(self.levels, self.fusions, strict=True)):
             size = self._size(grid, index)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmovseg.checkpoint.contract import InputContract
 from mmovseg.data.sample import MODALITIES, Modality, ModelInput, Prediction
 from mmovseg.errors import UserError
-from mmovseg.layers.conv import resize
+from mmovseg.layers.conv import masked_mean_pool, resize
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
@@ -34,6 +34,10 @@ class MMOVSeg(nn.Module):
     Args:
         clip: image and text encoder.
         optical_encoder, sar_encoder: dense encoders with the same taps, or None to do without.
+        clip_sar_encoder: CLIP's visual tower for SAR, in the form of a timm encoder that taps its last block; None, the
+            default and the paper's model, lets SAR do without CLIP. Its tokens through CLIP's visual projection are
+            z_sar, which is added to z_rgb before the comparison with the text (appendix E, models 2 and 4). The
+            paper does not say how the two are joined; a sum is how f_d joins them. It reads what `sar_norm` gives.
         head: ``name`` (``paper``, the default, or ``released``) and keyword arguments of `DualEncoderFusionHead` or
             `CostAggregationHead` beyond the shapes, which come from the encoders. The head also decides the loss and
             what scores are: logits (``paper``) or sigmoid probabilities (``released``).
@@ -54,8 +58,9 @@ class MMOVSeg(nn.Module):
         input_contract: what the rasters must be like; stored in checkpoints.
 
     Raises:
-        UserError: unknown modality or head, a modality without an encoder, `clip_bands` without an `optical_norm`, or
-            a `network_size` or `pad_multiple` that strides and patches do not divide.
+        UserError: unknown modality or head, a modality without an encoder, a `clip_sar_encoder` that is no such tower
+            or beside the head ``released``, `clip_bands` without an `optical_norm`, or a `network_size` or
+            `pad_multiple` that strides and patches do not divide.
     """
 
     @configurable
@@ -65,6 +70,7 @@ class MMOVSeg(nn.Module):
         clip: OpenCLIPEncoder,
         optical_encoder: TimmEncoder | None,
         sar_encoder: TimmEncoder | None,
+        clip_sar_encoder: TimmEncoder | None = None,
         head: dict[str, Any],
         clip_norm: PixelNorm,
         optical_norm: PixelNorm | None = None,
@@ -78,8 +84,10 @@ class MMOVSeg(nn.Module):
         input_contract: InputContract | None = None,
     ) -> None:
         super().__init__()
-        _check_modality(modality, has_sar=sar_encoder is not None, has_norm=sar_norm is not None)
+        has_sar = sar_encoder is not None or clip_sar_encoder is not None
+        _check_modality(modality, has_sar=has_sar, has_norm=sar_norm is not None)
         self.clip, self.optical_encoder, self.sar_encoder = clip, optical_encoder, sar_encoder
+        self.clip_sar_encoder = clip_sar_encoder
         self.clip_norm, self.optical_norm, self.sar_norm = clip_norm, optical_norm, sar_norm
         if clip_bands is not None and optical_encoder is not None and optical_norm is None:
             raise UserError("clip_bands needs an optical_norm: the optical encoder reads all channels, CLIP only some")
@@ -102,13 +110,13 @@ class MMOVSeg(nn.Module):
             ],
             use_clip_guidance=modality != "sar",
         )
+        if clip_sar_encoder is not None:
+            _check_clip_sar(clip_sar_encoder, clip, self.head)
         if modality == "sar":
             clip.freeze_visual()
         self.stride = max(self.head.strides)
         smallest = max([self.stride, self.clip_grid_stride, *(e.patch_size for e in (dense,) if e is not None)])
-        for name, size in (("network_size", network_size), ("pad_multiple", pad_multiple)):
-            if size is not None and (size <= 0 or size % smallest):
-                raise UserError(f"{name} must be a multiple of {smallest}, the coarsest stride, got {size}")
+        _check_multiples(smallest, network_size=network_size, pad_multiple=pad_multiple)
         self.network_size, self.multiple = network_size, pad_multiple or smallest
         if init_projection_from_clip:
             self._copy_clip_projection()
@@ -210,13 +218,28 @@ class MMOVSeg(nn.Module):
             dense["optical"], valid["optical"] = self.optical_encoder(resize(for_dense.x, grid)), for_dense.valid
         if sar is not None and self.sar_encoder is not None:
             dense["sar"], valid["sar"] = self.sar_encoder(resize(sar.x, grid)), sar.valid
-        clip = None
-        if for_clip is not None:
-            scale = self.clip.patch_size / self.clip_grid_stride
-            clip = self.clip.encode_image(resize(for_clip.x, (round(grid[0] * scale), round(grid[1] * scale))))
+        scale = self.clip.patch_size / self.clip_grid_stride
+        clip_size = round(grid[0] * scale), round(grid[1] * scale)
+        clip = self.clip.encode_image(resize(for_clip.x, clip_size)) if for_clip is not None else None
         text = self.clip.encode_vocabulary(vocabulary)
-        logits = self.head(text, clip, dense, valid, grid=grid, explain=explain)
+        extra = {"z_sar": self._encode_clip_sar(sar, clip_size)} if self.clip_sar_encoder is not None else {}
+        logits = self.head(text, clip, dense, valid, grid=grid, explain=explain, **extra)
         return logits, (height, width)
+
+    def _encode_clip_sar(self, sar: View | None, size: tuple[int, int]) -> Tensor | None:
+        """Return z_sar, (N, D, h, w) on the grid of CLIP's dense map, weighted by the share of pixels with data.
+
+        The tower's last tokens went through its final norm, as CLIP's did, so that CLIP's projection fits them. Without
+        SAR, or without a tower for it, None.
+        """
+        encoder = self.clip_sar_encoder
+        if encoder is None or sar is None:
+            return None
+        tokens = encoder(resize(sar.x, size))[f"block{len(encoder.model.blocks)}"]
+        z_sar = torch.einsum("nchw,cd->ndhw", tokens, self.clip.model.visual.proj)
+        if sar.valid is None:
+            return z_sar
+        return z_sar * masked_mean_pool(sar.valid, (z_sar.shape[-2], z_sar.shape[-1])).to(z_sar.dtype)
 
     def _postprocess(self, scores: Tensor, item: ModelInput, padded: tuple[int, int]) -> Prediction:
         """Resize to the padded input, cut the padding off, resize to the original raster.
@@ -235,6 +258,7 @@ class MMOVSeg(nn.Module):
             "clip": self.clip,
             "optical_encoder": self.optical_encoder,
             "sar_encoder": self.sar_encoder,
+            "clip_sar_encoder": self.clip_sar_encoder,
             "head": self.head,
         }
         counts = {
@@ -258,3 +282,23 @@ def _check_modality(modality: str, *, has_sar: bool, has_norm: bool) -> None:
         raise UserError("modality 'sar' needs a sar_encoder")
     if has_sar != has_norm:
         raise UserError("a sar_encoder and its sar_norm come together, only one of them is given")
+
+
+def _check_multiples(smallest: int, **sizes: int | None) -> None:
+    for name, size in sizes.items():
+        if size is not None and (size <= 0 or size % smallest):
+            raise UserError(f"{name} must be a multiple of {smallest}, the coarsest stride, got {size}")
+
+
+def _check_clip_sar(encoder: TimmEncoder, clip: OpenCLIPEncoder, head: nn.Module) -> None:
+    if not isinstance(head, DualEncoderFusionHead):
+        raise UserError("a clip_sar_encoder needs the head 'paper'; the release has no place for it")
+    depth = len(encoder.model.blocks)
+    if depth not in encoder.taps:
+        raise UserError(f"clip_sar_encoder must tap its last block, {depth}; it taps {encoder.taps}")
+    width = int(encoder.model.embed_dim)
+    if (encoder.patch_size, width) != (clip.patch_size, clip.visual_width):
+        raise UserError(
+            f"clip_sar_encoder must have the patch size and width of CLIP's tower, ({clip.patch_size}, "
+            f"{clip.visual_width}), got ({encoder.patch_size}, {width})"
+        )
