@@ -63,3 +63,25 @@ def all_gather_with_grad(local: Tensor) -> Tensor:
         (W * N, ...); `local` itself in a single process.
     """
     return local if world_size() == 1 else _AllGather.apply(local)
+
+
+def gather_rows(local: Tensor) -> tuple[Tensor, int]:
+    """Concatenate rows of all processes, with gradients, also when the processes have different numbers of them.
+
+    Args:
+        local: (N_r, ...) of process r, equal but for the first axis.
+
+    Returns:
+        (sum of N_r, ...) in rank order, and the position of the first own row. `local` and 0 in a single process.
+    """
+    if world_size() == 1:
+        return local, 0
+    own = torch.tensor([len(local)], device=local.device)
+    counts = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(counts, own)
+    lengths = [int(count) for count in counts]
+    longest, start = max(lengths), sum(lengths[: dist.get_rank()])
+    padded = torch.cat([local, local.new_zeros(longest - len(local), *local.shape[1:])])
+    gathered = all_gather_with_grad(padded)
+    kept = torch.cat([torch.arange(rank * longest, rank * longest + n) for rank, n in enumerate(lengths)])
+    return gathered[kept.to(local.device)], start

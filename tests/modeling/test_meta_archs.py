@@ -1,4 +1,4 @@
-"""Alignment, contrastive pretraining, the detectron2 registries and the input contract."""
+"""Contrastive pretraining, the detectron2 registries and the input contract."""
 
 from __future__ import annotations
 
@@ -8,78 +8,11 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, build_model
-from detectron2.utils.events import EventStorage
 
 from mmovseg.checkpoint.contract import InputContract, ModalityContract, contract_from_dict
 from mmovseg.config import find_config, get_config, instantiate
-from mmovseg.errors import UserError
 from mmovseg.modeling.yacs import add_mmovseg_config
 from tests.modeling.conftest import VOCABULARY, build_xs, make_inputs
-
-
-def build_aligner():
-    config = get_config("miniearth/sar_xs.py").model
-    config.teacher.weights = config.student.weights = None
-    torch.manual_seed(0)
-    return instantiate(config)
-
-
-def aligned_inputs():
-    inputs = make_inputs(2)
-    for item in inputs:
-        item["image_clear"] = item["image"]
-    return inputs
-
-
-def test_aligner_moves_the_student_only_and_logs_its_accuracy():
-    model = build_aligner().train()
-    teacher = {name: p.detach().clone() for name, p in model.teacher.named_parameters()}
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
-    losses = []
-    with EventStorage(0) as storage:
-        for _ in range(8):
-            torch.manual_seed(1)
-            loss = model(aligned_inputs())["loss_infonce"]
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-        assert 0.0 <= storage.latest()["align_accuracy"][0] <= 1.0
-    assert losses[-1] < losses[0]
-    assert all(torch.equal(p, teacher[name]) for name, p in model.teacher.named_parameters())
-
-
-def test_aligner_limits_the_similarity_matrix():
-    model = build_aligner().train()
-    with EventStorage(0):
-        assert model(aligned_inputs())["loss_infonce"].item() > 0
-        model.patches_per_step = 1  # a single candidate is always the right one
-        assert model(aligned_inputs())["loss_infonce"].item() == pytest.approx(0.0, abs=1e-6)
-
-
-def test_aligner_weighs_its_losses_and_knows_no_others():
-    config = get_config("miniearth/sar_xs.py").model
-    config.teacher.weights = config.student.weights = None
-    config.loss_weights = {"l1": 2.0, "mse": 1.0}
-    torch.manual_seed(0)
-    model = instantiate(config).train()
-    with EventStorage(0):
-        torch.manual_seed(1)
-        once = model(aligned_inputs())
-        model.loss_weights["l1"] = 4.0
-        torch.manual_seed(1)
-        twice = model(aligned_inputs())
-    assert set(once) == {"loss_l1", "loss_mse"}
-    assert twice["loss_l1"].item() == pytest.approx(2 * once["loss_l1"].item(), rel=1e-5)
-    assert twice["loss_mse"].item() == pytest.approx(once["loss_mse"].item(), rel=1e-5)
-    config.loss_weights = {"cosine": 1.0}
-    with pytest.raises(UserError, match="no loss 'cosine'; it has: infonce, l1, mse"):
-        instantiate(config)
-
-
-def test_aligner_names_the_missing_view():
-    with pytest.raises(UserError, match="key 'image_clear'"):
-        build_aligner().eval()(make_inputs(1))
 
 
 def test_pretrainer_learns_a_batch_and_segments_zero_shot():

@@ -122,16 +122,37 @@ class TimmEncoder(Backbone):
         Returns:
             One (N, C, H/p, W/p) map a tap, each through the model's final norm.
         """
+        return self.encode(x)[0]
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether `encode` gives class tokens."""
+        return getattr(self.model, "cls_token", None) is not None
+
+    def encode(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Encode normalised images.
+
+        Args:
+            x: as for `forward`.
+
+        Returns:
+            The maps of `forward`, and a tap's class token (N, C) after the final norm; no tokens from a model that has
+            none.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            maps = self.model.forward_intermediates(
+            outputs = self.model.forward_intermediates(
                 x,
                 indices=[tap - 1 for tap in self.taps],
+                return_prefix_tokens=self.has_class_token,
                 norm=True,
                 stop_early=True,
                 output_fmt="NCHW",
                 intermediates_only=True,
             )
-        return dict(zip(self.feature_names, maps, strict=True))
+        if not self.has_class_token:
+            return dict(zip(self.feature_names, outputs, strict=True)), {}
+        maps = {name: output[0] for name, output in zip(self.feature_names, outputs, strict=True)}
+        return maps, {name: output[1][:, 0] for name, output in zip(self.feature_names, outputs, strict=True)}
 
 
 class _ValueOnly(nn.Module):
