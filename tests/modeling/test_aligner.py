@@ -292,8 +292,17 @@ def test_stored_features_replace_the_teacher():
     expected, expected_gradients = _step(inputs)
     torch.testing.assert_close(losses, expected)
     torch.testing.assert_close(gradients, expected_gradients)
-    with pytest.raises(UserError, match="lack the level 'block2'"):
-        del stored[1]["teacher_features"]["block2"]
+    stored[1]["valid"] = torch.zeros(16, 16, dtype=torch.bool)  # of the raster that is not there
+    with EventStorage(0):
+        only_first = without(stored)["loss_infonce"].item()
+        assert only_first == pytest.approx(without(stored[:1])["loss_infonce"].item(), rel=1e-5)
+    stored[1]["teacher_features"]["block2"] = torch.zeros(16, 2, 2)
+    with pytest.raises(
+        UserError, match=r"'pair1' have the shape \(16, 2, 2\) for 'block2', the student has \(16, 4, 4\)"
+    ):
+        losses_and_gradients(without, stored)
+    del stored[1]["teacher_features"]["block2"]
+    with pytest.raises(UserError, match="have nothing for 'block2'"):
         losses_and_gradients(without, stored)
     with pytest.raises(UserError, match="'teacher_features' in every input"):
         losses_and_gradients(without, inputs)

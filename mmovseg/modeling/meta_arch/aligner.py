@@ -28,6 +28,7 @@ Negatives = Literal["all", "other_images"]
 GlobalPool = Literal["mean", "class_token"]
 
 _LOSSES = ("infonce", "l1", "mse")
+_ROUNDING = 1e-6  # of the mean over a patch
 _MIN_TEMPERATURE = 0.01  # CLIP's limit: below it a learned temperature lets the softmax collapse
 
 
@@ -133,18 +134,18 @@ class PatchAligner(nn.Module):
         Returns:
             Training: ``{"loss_<name>": 0-d}`` of patches and ``{"loss_<name>_global": 0-d}`` of images, weighted means
             over levels. Otherwise one dict an image: ``student`` and ``teacher`` (level -> (C, h, w)),
-            ``student_global`` and ``teacher_global`` (level -> (C,)), ``patch_valid`` (h, w) bool; the teacher's only
-            when the input has what it takes.
+            ``student_global`` and ``teacher_global`` (level -> (C,)), ``patch_valid`` (h, w) bool, False in padding,
+            and ``patch_size``, input pixels; the teacher's only when the input has what it takes.
 
         Raises:
             UserError: a view is missing, or there is nothing to contrast with.
         """
         student = self._encode(batched_inputs, self.student, self.student_view, self.student_norm, needed=True)
-        teacher = self._teach(batched_inputs)
         assert student is not None
+        teacher = self._teach(batched_inputs, student)
         valid = student.valid if teacher is None else student.valid & teacher.valid
         if not self.training:
-            return _as_list(student, teacher, valid, self.global_pool)
+            return _as_list(student, teacher, valid, self.global_pool, self.student.patch_size)
         assert teacher is not None
         losses: dict[str, Tensor] = {}
         accuracies = []
@@ -159,11 +160,11 @@ class PatchAligner(nn.Module):
 
     # ------------------------------------------------------------------ features
 
-    def _teach(self, inputs: Sequence[ModelInput]) -> _Features | None:
+    def _teach(self, inputs: Sequence[ModelInput], student: _Features) -> _Features | None:
         """Run the teacher, or take what it once said. None only in evaluation mode."""
         stored = [item["teacher_features"] for item in inputs if "teacher_features" in item]
         if len(stored) == len(inputs):
-            return _from_store(stored, inputs, self.levels, next(self.student.parameters()).device)
+            return _from_store(stored, inputs, student, self.levels, self.min_valid)
         if self.teacher is None or self.teacher_norm is None:
             if not self.training:
                 return None
@@ -189,7 +190,7 @@ class PatchAligner(nn.Module):
         if view.valid is None:
             valid = torch.ones(len(inputs), *grid[-2:], dtype=torch.bool, device=view.x.device)
         else:
-            valid = masked_mean_pool(view.valid, (grid[-2], grid[-1]))[:, 0] >= self.min_valid - 1e-6
+            valid = masked_mean_pool(view.valid, (grid[-2], grid[-1]))[:, 0] >= self.min_valid - _ROUNDING
         return _Features(maps, tokens, valid)
 
     def _rows(
@@ -324,26 +325,45 @@ def _check_encoders(
 
 
 def _from_store(
-    stored: Sequence[Mapping[str, Any]], inputs: Sequence[ModelInput], levels: Sequence[str], device: torch.device
+    stored: Sequence[Mapping[str, Any]],
+    inputs: Sequence[ModelInput],
+    student: _Features,
+    levels: Sequence[str],
+    min_valid: float,
 ) -> _Features:
-    """Batch what the inputs bring: level -> (C, h, w), ``global`` level -> (C,), ``valid`` (h, w) bool (may lack)."""
-    for features, item in zip(stored, inputs, strict=True):
-        missing = [level for level in levels if level not in features]
-        if missing:
-            raise UserError(f"'teacher_features' of '{item.get('file_name')}' lack the level '{missing[0]}'")
-    maps = {level: torch.stack([x[level] for x in stored]).to(device, torch.float32) for level in levels}
-    names = [level for level in levels if all(level in x.get("global", {}) for x in stored)]
-    tokens = {level: torch.stack([x["global"][level] for x in stored]).to(device, torch.float32) for level in names}
-    grid = maps[levels[0]].shape[-2:]
-    valid = torch.stack([x.get("valid", torch.ones(grid, dtype=torch.bool)) for x in stored]).to(device)
-    return _Features(maps, tokens, valid)
+    """Batch what the inputs bring, at these levels; the pixel mask of the teacher's view may come with it."""
+    maps: dict[str, Tensor] = {}
+    for level in levels:
+        like = student.maps[level]
+        for features, item in zip(stored, inputs, strict=True):
+            if level not in features or features[level].shape != like.shape[1:]:
+                found = f"the shape {tuple(features[level].shape)}" if level in features else "nothing"
+                raise UserError(
+                    f"'teacher_features' of '{item.get('file_name')}' have {found} for '{level}', the student has "
+                    f"{tuple(like.shape[1:])}"
+                )
+        maps[level] = torch.stack([features[level] for features in stored]).to(like)
+    names = [level for level in maps if all(level in features.get("global", {}) for features in stored)]
+    tokens = {level: torch.stack([x["global"][level] for x in stored]).to(maps[level]) for level in names}
+    masks = [_patch_mask(item.get("valid"), student.valid[i], min_valid) for i, item in enumerate(inputs)]
+    return _Features(maps, tokens, torch.stack(masks))
 
 
-def _as_list(student: _Features, teacher: _Features | None, valid: Tensor, pool: GlobalPool) -> list[dict[str, Any]]:
+def _patch_mask(pixels: Tensor | None, like: Tensor, min_valid: float) -> Tensor:
+    """Which patches of the grid `like` (h, w) have data; all where no mask is given."""
+    if pixels is None:
+        return torch.ones_like(like)
+    share = masked_mean_pool(pixels[None, None].to(like.device), (like.shape[0], like.shape[1]))
+    return share[0, 0] >= min_valid - _ROUNDING
+
+
+def _as_list(
+    student: _Features, teacher: _Features | None, valid: Tensor, pool: GlobalPool, patch_size: int
+) -> list[dict[str, Any]]:
     parts = {"student": student} | ({"teacher": teacher} if teacher is not None else {})
     pooled = {name: {level: _pool(part, valid, level, pool) for level in part.maps} for name, part in parts.items()}
     return [
-        {"patch_valid": valid[i]}
+        {"patch_valid": valid[i], "patch_size": patch_size}
         | {name: {level: maps[i] for level, maps in part.maps.items()} for name, part in parts.items()}
         | {f"{name}_global": {level: rows[i] for level, rows in pooled[name].items()} for name in parts}
         for i in range(len(valid))
