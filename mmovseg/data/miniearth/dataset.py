@@ -7,7 +7,7 @@ window a number means is a fixed permutation, so that any first n scenes are spr
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
@@ -120,20 +120,21 @@ class MiniEarthReader:
     """Render the window that a dataset dict names, and keep it.
 
     The same dict gives the same pixels in every process. A cached 64x64 pair takes about 50 kB, so the default training
-    split fits into 200 MB.
+    split fits into 200 MB. What is kept serves all readers of a process: a table of several runs renders a scene once.
     """
+
+    _kept: ClassVar[dict[tuple[Any, ...], RawSample]] = {}
+    _bytes: ClassVar[int] = 0
 
     def __init__(self, cache: bool = True, *, cache_mb: int = 1024) -> None:
         """Make a reader.
 
         Args:
             cache: keep rendered scenes in memory; the caller gets copies.
-            cache_mb: no more is kept beyond this size.
+            cache_mb: nothing more is kept once all readers together keep this much.
         """
         self.cache = cache
         self.cache_mb = cache_mb
-        self._kept: dict[tuple[Any, ...], RawSample] = {}
-        self._bytes = 0
 
     def __call__(self, dataset_dict: DatasetDict) -> RawSample:
         """Return optical (H, W, 3) uint8, SAR (H, W, C) float32, labels (H, W) uint8, captions and facts.
@@ -158,9 +159,9 @@ class MiniEarthReader:
     def _keep(self, key: tuple[Any, ...], sample: RawSample) -> None:
         arrays = (sample.optical, sample.sar, sample.sem_seg)
         size = sum(array.nbytes for array in arrays if array is not None)
-        if self._bytes + size <= self.cache_mb * 1_000_000:
+        if MiniEarthReader._bytes + size <= self.cache_mb * 1_000_000:
             self._kept[key] = sample
-            self._bytes += size
+            MiniEarthReader._bytes += size
 
 
 def _sample(scene: Scene) -> RawSample:

@@ -82,11 +82,17 @@ def test_cache_survives_changes_by_the_caller():
     assert not np.array_equal(reader(item).sar, first.sar)
 
 
-def test_cache_stops_at_its_size():
+def test_cache_stops_at_its_size_and_serves_all_readers(monkeypatch):
+    monkeypatch.setattr(MiniEarthReader, "_kept", {})
+    monkeypatch.setattr(MiniEarthReader, "_bytes", 0)
     items = load_miniearth("val", num_scenes=4)
     reader = MiniEarthReader(cache_mb=0)
     assert np.array_equal(reader(items[0]).optical, reader(items[0]).optical)
-    assert not reader._kept
+    assert not MiniEarthReader._kept
+    first = MiniEarthReader()(items[0])
+    assert len(MiniEarthReader._kept) == 1
+    again = MiniEarthReader()(items[0])
+    assert len(MiniEarthReader._kept) == 1 and np.array_equal(again.sar, first.sar)
 
 
 @pytest.mark.parametrize(
