@@ -11,6 +11,7 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from mmovseg.data.datasets.mix import MixedDataset
 from mmovseg.data.mapper import DRAW_KEY
 from mmovseg.data.sample import ModelInput
 from mmovseg.data.samplers import ResumableBatchSampler
@@ -54,7 +55,7 @@ def build_train_loader(
     """Build the endless, resumable training loader of this process.
 
     Args:
-        dataset: dataset dicts.
+        dataset: dataset dicts; a mix (`mmovseg.data.datasets.mix_datasets`) is drawn from by its ratios.
         mapper: dataset dict -> model input; gets the number of the draw under `_draw`.
         batch_size: samples an iteration over all processes together.
         num_workers: reading processes; 0 reads in this one.
@@ -72,6 +73,7 @@ def build_train_loader(
         start_iter=start_iter,
         rank=comm.get_rank(),
         world_size=comm.get_world_size(),
+        order=dataset.order(seed) if isinstance(dataset, MixedDataset) else None,
     )
     loader = _Loader(
         _MappedDataset(dataset, mapper),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from mmovseg.errors import UserError
 
 
 class PixelNorm(nn.Module):
@@ -27,6 +30,15 @@ class PixelNorm(nn.Module):
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32)[:, None, None], persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the constants lie."""
+        return self.mean.device
+
+    def for_item(self, item: Mapping[str, Any]) -> PixelNorm:
+        """Return what normalises this model input: the same for all."""
+        return self
+
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Normalise.
 
@@ -47,3 +59,51 @@ class PixelNorm(nn.Module):
             x = x.clamp(*self.clip)
         x = (x - self.mean) / self.std
         return x if valid is None else torch.where(valid.unsqueeze(-3), x, torch.zeros_like(x))
+
+
+class SourceNorm(nn.Module):
+    """One `PixelNorm` a source, for a mix of sensors whose values mean different things.
+
+    A model input says in `source` which one is its own. All give the same number of channels.
+
+    Args:
+        norms: by the name of the source.
+        default: source of inputs that name none; None = they are refused.
+
+    Raises:
+        UserError: no source, sources that differ in channels, or a default that is none of them.
+    """
+
+    def __init__(self, *, norms: Mapping[str, PixelNorm], default: str | None = None) -> None:
+        super().__init__()
+        if not norms:
+            raise UserError("normalisation by source needs at least one source")
+        channels = {name: len(norm.mean) for name, norm in norms.items()}
+        if len(set(channels.values())) > 1:
+            counts = ", ".join(f"{name} {count}" for name, count in channels.items())
+            raise UserError(f"the sources of a mix must have the same number of channels, got: {counts}")
+        if default is not None and default not in norms:
+            raise UserError(f"the default source '{default}' is none of: {', '.join(norms)}")
+        self.norms = nn.ModuleDict(norms)
+        self.default = default
+
+    @property
+    def device(self) -> torch.device:
+        """Where the constants lie."""
+        return next(self.norms.buffers()).device
+
+    def for_item(self, item: Mapping[str, Any]) -> PixelNorm:
+        """Return what normalises this model input.
+
+        Raises:
+            UserError: it names no source, or one that has no statistics here.
+        """
+        source = item.get("source", self.default)
+        if source is None or source not in self.norms:
+            said = "names no source" if source is None else f"is of source '{source}'"
+            raise UserError(
+                f"sample '{item.get('file_name', '?')}' {said}; there are statistics of: {', '.join(self.norms)}"
+            )
+        norm = self.norms[source]
+        assert isinstance(norm, PixelNorm)
+        return norm

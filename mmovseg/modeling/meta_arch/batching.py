@@ -12,7 +12,7 @@ from mmovseg.data.sample import IGNORE_LABEL, ModelInput
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import pad_to_multiple
-from mmovseg.layers.norm import PixelNorm
+from mmovseg.layers.norm import PixelNorm, SourceNorm
 
 
 @dataclass
@@ -27,7 +27,7 @@ def batch_view(
     inputs: Sequence[ModelInput],
     key: str,
     valid_key: str,
-    norm: PixelNorm,
+    norm: PixelNorm | SourceNorm,
     multiple: int,
     *,
     bands: Sequence[int] | None = None,
@@ -42,13 +42,14 @@ def batch_view(
         inputs: of one batch.
         key: ``image``, ``sar``, ...
         valid_key: its mask, which may be absent.
-        norm: constants of the channels that are read.
+        norm: constants of the channels that are read, possibly by source.
         multiple: both sides are padded to a multiple of it.
         bands: 0-based channels to read, in this order; None = all.
         padding_is_data: whether padded pixels are True in `valid`.
 
     Raises:
-        UserError: only a part of the batch has the modality, or a band is asked for that an image does not have.
+        UserError: only a part of the batch has the modality, a band is asked for that an image does not have, an image
+            has more or fewer channels than constants, or its source has none.
     """
     present = [item for item in inputs if key in item]
     if not present:
@@ -59,12 +60,18 @@ def batch_view(
         )
     height = max(item[key].shape[-2] for item in inputs)  # type: ignore[literal-required]
     width = max(item[key].shape[-1] for item in inputs)  # type: ignore[literal-required]
-    device = norm.mean.device
+    device = norm.device
     images, masks, holes = [], [], False
     for item in inputs:
         image: Tensor = item[key]  # type: ignore[literal-required]
         if bands is not None:
             image = _select_bands(image, bands, item, key)
+        item_norm = norm.for_item(item)
+        if len(image) != len(item_norm.mean):
+            raise UserError(
+                f"'{key}' of '{item.get('file_name', '?')}' does not fit the model: expected {len(item_norm.mean)} "
+                f"channels, got {len(image)}"
+            )
         image = image.to(device, non_blocking=True)
         given: Tensor | None = item.get(valid_key)  # type: ignore[assignment]
         mask = torch.ones(image.shape[-2:], dtype=torch.bool) if given is None else given
@@ -73,7 +80,7 @@ def batch_view(
             mask = mask & torch.isfinite(image).all(dim=0)
             image = torch.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
         pad = (0, width - image.shape[-1], 0, height - image.shape[-2])
-        images.append(torch.nn.functional.pad(norm(image, mask), pad))
+        images.append(torch.nn.functional.pad(item_norm(image, mask), pad))
         masks.append(torch.nn.functional.pad(mask, pad, value=padding_is_data))
         holes = holes or not bool(masks[-1].all())
     x = pad_to_multiple(torch.stack(images), multiple)
