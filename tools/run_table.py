@@ -6,13 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmovseg.engine.tables import fill_table, read_rows, read_table, to_markdown, write_summary
+from mmovseg.engine.tables import fill_table, read_table, table_rows, to_markdown, write_summary
 from mmovseg.errors import exit_on_user_error
 
 _EXAMPLES = """
 examples:
   the paper's settings:        %(prog)s configs/tables/table1.json --runs pie_cloud_vitb16 ddhr_sk_vitb16
   the authors' checkpoints:    %(prog)s configs/tables/table1_released.json --checkpoints output/converted
+  an ablation, one seed:       %(prog)s configs/tables/table4.json --seeds 0
   what is measured so far:     %(prog)s configs/tables/table1.json --print
 """
 
@@ -22,23 +23,24 @@ def main(argv: list[str] | None = None) -> str:
     """Run the command and return the Markdown."""
     args = _parser().parse_intermixed_args(argv)
     table = read_table(args.table)
-    results = Path(args.results or f"results/{table['name']}.csv")
-    output = Path(args.output or f"output/tables/{table['name']}")
-    if args.print:
-        rows = read_rows(results)
-    else:
-        rows = fill_table(
+    results = Path(args.results or f"results/{table['results']}.csv")
+    output = Path(args.output or f"output/tables/{table['output']}")
+    if not args.print:
+        fill_table(
             table,
             results,
             output,
             overrides=args.overrides,
             only=args.runs,
+            seeds=args.seeds,
             checkpoints=args.checkpoints,
             skip=_tell if args.keep_going or args.checkpoints else None,
         )
+    rows = table_rows(results)
+    if not args.print:
         write_summary(table, rows, output)
     text = to_markdown(table, rows)
-    print(f"{table['title']}, percent, mean and standard deviation over seeds\n\n{text}")
+    print(f"{table['title']}, {table['unit']}, mean and standard deviation over seeds\n\n{text}")
     return text
 
 
@@ -49,9 +51,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("table", help="definition, for example configs/tables/miniearth.json")
-    parser.add_argument("--results", help="CSV with the rows; default: results/<table>.csv")
-    parser.add_argument("--output", help="folder for the runs, table.md and table.csv; default: output/tables/<table>")
+    parser.add_argument("--results", help="CSV with the rows; default: results/<table>.csv, or what the table names")
+    parser.add_argument(
+        "--output",
+        help="folder for the runs, their parts, table.md and table.csv; default: output/tables/<table>, or what the "
+        "table names",
+    )
     parser.add_argument("--runs", nargs="+", metavar="NAME", help="measure only these runs")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="measure only with these seeds")
     parser.add_argument(
         "--checkpoints",
         metavar="DIR",
@@ -60,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep-going", action="store_true", help="go on with the next run when one cannot be done")
     parser.add_argument("--print", action="store_true", help="only print the table from the CSV")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to every config")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to every config, those of parts too")
     return parser
 
 

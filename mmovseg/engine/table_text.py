@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-METRICS = ("mIoU", "mIoU-seen", "mIoU-unseen", "hIoU")
+from mmovseg.engine.table_definition import METRICS
+
 SUMMARY_FIELDS = ("run", "label", "modality", "metric", "mean", "std", "seeds", "reported")
 
 _Rows = Sequence[Mapping[str, str]]
@@ -18,13 +19,14 @@ def to_markdown(table: Mapping[str, Any], rows: _Rows) -> str:
     """Return the table with mean and sample standard deviation over seeds; "not run" where there is no row.
 
     Runs with figures under `reported` give a table that sets these beside the measured ones, with the means that the
-    table asks for; other tables end with the two controls.
+    table asks for, and so do tables with metrics of their own; other tables end with the two controls.
 
     Args:
         table: from `read_table`.
-        rows: from `read_rows`.
+        rows: from `read_rows`, or from `table_rows` if the table asks for single classes.
     """
-    if any("reported" in run for run in table["runs"]):
+    own_metrics = tuple(table.get("metrics", METRICS)) != METRICS
+    if own_metrics or any("reported" in run for run in table["runs"]):
         return _beside_reported(table, rows)
     lines = [
         "| model | tested with | " + " | ".join(METRICS) + " | seeds |",
@@ -48,60 +50,76 @@ def to_markdown(table: Mapping[str, Any], rows: _Rows) -> str:
 def write_summary(table: Mapping[str, Any], rows: _Rows, folder: str | Path) -> tuple[Path, Path]:
     """Write ``table.md`` and ``table.csv`` (one line a run, modality and metric) into a folder.
 
+    In a folder that tables share, the files are called after the table.
+
     Returns:
         Paths of both files.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    markdown, summary = folder / "table.md", folder / "table.csv"
+    stem = "table" if table.get("output", table["name"]) == table["name"] else str(table["name"])
+    markdown, summary = folder / f"{stem}.md", folder / f"{stem}.csv"
     markdown.write_text(f"{table['title']}\n\n{to_markdown(table, rows)}\n", encoding="utf-8")
     with summary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(SUMMARY_FIELDS)
         for run in table["runs"]:
             for modality in run["evaluate"]:
-                for metric in METRICS:
+                for metric in table.get("metrics", METRICS):
                     values = _values(rows, run["name"], modality, metric)
-                    mean = f"{statistics.mean(values):.2f}" if values else ""
-                    std = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+                    digits = _digits(table, metric) + 1
+                    mean = f"{statistics.mean(values):.{digits}f}" if values else ""
+                    std = f"{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
                     reported = run.get("reported", {}).get(metric, "")
                     writer.writerow([run["name"], run["label"], modality, metric, mean, std, len(values), reported])
     return markdown, summary
 
 
 def _beside_reported(table: Mapping[str, Any], rows: _Rows) -> str:
-    reported_metrics = [name for name in METRICS if any(name in run.get("reported", {}) for run in table["runs"])]
-    head, rule = ["setting", "tested with"], ["---", "---"]
-    for name in METRICS:
+    metrics = list(table.get("metrics", METRICS))
+    entries = [*table["runs"], *table.get("means", ())]
+    reported_metrics = [name for name in metrics if any(name in entry.get("reported", {}) for entry in entries)]
+    tested_with = table.get("report") != "encoder"  # what an encoder reads is said by the title
+    head, rule = (["setting", "tested with"], ["---", "---"]) if tested_with else (["encoder"], ["---"])
+    for name in metrics:
         head += [name, "*reported*"] if name in reported_metrics else [name]
         rule += ["---:"] * (2 if name in reported_metrics else 1)
     lines = ["| " + " | ".join([*head, "seeds"]) + " |", "|" + "|".join([*rule, "---:"]) + "|"]
 
     def line(label: str, modality: str, measured: Sequence[str], reported: Mapping[str, float], seeds: str) -> str:
-        cells = [label, modality]
-        for name, value in zip(METRICS, measured, strict=True):
+        cells = [label, modality] if tested_with else [label]
+        for name, value in zip(metrics, measured, strict=True):
             cells.append(value)
             if name in reported_metrics:
-                cells.append(f"*{reported[name]:.1f}*" if name in reported else "")
+                cells.append(f"*{reported[name]:.{_digits(table, name)}f}*" if name in reported else "")
         return "| " + " | ".join([*cells, seeds]) + " |"
 
     for run in table["runs"]:
         for modality in run["evaluate"]:
-            measured = [mean_and_spread(_values(rows, run["name"], modality, name)) for name in METRICS]
+            measured = [
+                mean_and_spread(_values(rows, run["name"], modality, name), digits=_digits(table, name))
+                for name in metrics
+            ]
             seeds = str(len(_rows_of(rows, run["name"], modality)))
             lines.append(line(run["label"], modality, measured, run.get("reported", {}), seeds))
     for mean in table.get("means", ()):
         modality = mean.get("modality", "both")
-        measured = [_mean_of_runs(rows, mean["runs"], modality, name) for name in METRICS]
+        measured = [_mean_of_runs(rows, mean["runs"], modality, name, _digits(table, name)) for name in metrics]
         lines.append(line(mean["label"], modality, measured, mean.get("reported", {}), ""))
     text = "\n".join(lines)
     return text + (f"\n\n*Reported*: {table['reported']}." if table.get("reported") else "")
 
 
-def _mean_of_runs(rows: _Rows, runs: Sequence[str], modality: str, metric: str) -> str:
+def _digits(table: Mapping[str, Any], metric: str) -> int:
+    return int(table.get("decimals", {}).get(metric, 1))
+
+
+def _mean_of_runs(rows: _Rows, runs: Sequence[str], modality: str, metric: str, digits: int) -> str:
     """Mean over runs of their means over seeds, only if every run is there: a mean of some says nothing of the rest."""
     values = [_values(rows, run, modality, metric) for run in runs]
-    return f"{statistics.mean(statistics.mean(value) for value in values):.1f}" if all(values) else "not run"
+    if not all(values):
+        return "not run"
+    return f"{statistics.mean(statistics.mean(value) for value in values):.{digits}f}"
 
 
 def _rows_of(rows: _Rows, run: str, modality: str) -> list[Mapping[str, str]]:
@@ -109,13 +127,13 @@ def _rows_of(rows: _Rows, run: str, modality: str) -> list[Mapping[str, str]]:
 
 
 def _values(rows: _Rows, run: str, modality: str, metric: str) -> list[float]:
-    return [float(row[metric]) for row in _rows_of(rows, run, modality) if row[metric]]
+    return [float(row[metric]) for row in _rows_of(rows, run, modality) if row.get(metric)]
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
+def mean_and_spread(values: Sequence[float], *, digits: int = 1) -> str:
     """Return mean and sample standard deviation as text, the value alone if it is the only one."""
     if not values:
         return "not run"
     if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+        return f"{values[0]:.{digits}f}"
+    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}"

@@ -1,71 +1,47 @@
 """Tables of measured runs: train and evaluate what is missing, one CSV row an evaluation, Markdown from the CSV.
 
-A table is a JSON file below ``configs/tables``: ``title``, ``seeds``, and ``runs`` with ``name``, ``label``,
-``config``, ``evaluate`` (modalities; the first is the run's own). Optional for a run: ``overrides``; ``weights_of``, a
-run whose weights it tests instead of training its own; ``checkpoint``, a file of the folder of given checkpoints, which
-the run only evaluates; ``reported``, figures to set beside the measured ones. Optional for the table: ``reported``
-(where those figures are from) and ``means`` (``label``, ``runs``, ``reported``). Rows are appended as they finish, so
-that a stopped table goes on where it was.
-`peak_memory_mb` is that of the process so far: with several runs in one process, an upper bound for the later ones.
+What a table may say: `mmovseg.engine.table_definition`. Rows are appended as they finish and trainings are kept, so
+that a stopped table goes on where it was. `peak_memory_mb` is that of the process so far: with several runs in one
+process, an upper bound for the later ones. Two processes may fill one table if they take different seeds.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmovseg.checkpoint.load import read_metadata
 from mmovseg.engine.cli import train_main
-from mmovseg.engine.hooks import FINAL_FILE
-from mmovseg.engine.launch import choose_device
-from mmovseg.engine.log import peak_memory_mb
-from mmovseg.engine.table_text import METRICS, mean_and_spread, to_markdown, write_summary
+from mmovseg.engine.table_definition import METRICS, read_table
+from mmovseg.engine.table_rows import (
+    FIELDS,
+    append_classes,
+    append_row,
+    classes_file,
+    encoder_row,
+    facts_of,
+    fields_of,
+    read_classes,
+    read_rows,
+    segmentation_row,
+    with_classes,
+)
+from mmovseg.engine.table_text import mean_and_spread, to_markdown, write_summary
+from mmovseg.engine.table_trainings import Trained, Trainings
 from mmovseg.errors import UserError
 
 __all__ = [
-    "FIELDS", "METRICS", "append_row", "fill_table", "mean_and_spread", "read_rows", "read_table", "to_markdown",
-    "write_summary",
+    "FIELDS", "METRICS", "append_row", "classes_file", "fill_table", "mean_and_spread", "read_classes", "read_rows",
+    "read_table", "table_rows", "to_markdown", "write_summary",
 ]  # fmt: skip
 
-FIELDS = (
-    "table", "run", "seed", "modality", *METRICS, "permuted mIoU", "permuted mIoU-unseen", "constant mIoU-unseen",
-    "config", "config_sha256", "data", "images", "iterations", "train_seconds", "peak_memory_mb", "commit",
-    "weights_sha256", "machine",
-)  # fmt: skip
 
-
-def read_table(path: str | Path) -> dict[str, Any]:
-    """Read a table's definition. Raises `UserError` when it is missing, lacks a key, or names an unknown run."""
-    path = Path(path)
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        table = {"name": path.stem, "title": content["title"]}
-        table |= {key: list(content[key]) for key in ("seeds", "runs")}
-        table |= {"means": list(content.get("means", ())), "reported": str(content.get("reported", ""))}
-        names = [run["name"] for run in table["runs"]]
-        named = [run["weights_of"] for run in table["runs"] if "weights_of" in run]
-        named += [name for mean in table["means"] for name in mean["runs"]]
-    except OSError as error:
-        raise UserError(f"table '{path}' cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"table '{path}' needs JSON with title, seeds and runs: {error}") from error
-    unknown = sorted(set(named) - set(names))
-    if unknown:
-        raise UserError(f"table '{path}' has no run '{unknown[0]}'; it has: {', '.join(names)}")
-    return table
-
-
-def read_rows(path: str | Path) -> list[dict[str, str]]:
-    """Return the rows measured so far, none when the file does not exist."""
-    path = Path(path)
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def table_rows(results: str | Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV with the IoU of single classes from the file beside it, where there is one."""
+    return with_classes(read_rows(results), read_classes(classes_file(results)))
 
 
 def fill_table(
@@ -75,6 +51,7 @@ def fill_table(
     *,
     overrides: Sequence[str] = (),
     only: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
     checkpoints: str | Path | None = None,
     skip: Callable[[str, str], None] | None = None,
 ) -> list[dict[str, str]]:
@@ -84,33 +61,32 @@ def fill_table(
         table: from `read_table`.
         results: CSV to append to.
         output: folder for the runs.
-        overrides: ``key=value`` for every run.
+        overrides: ``key=value`` for every run and part.
         only: names of the runs to measure, None = all.
+        seeds: seeds to measure, None = those of the table.
         checkpoints: folder of given weights, ``<run>.safetensors`` or what the run says under `checkpoint`: nothing is
             trained then, and a run whose file is not there stays unmeasured.
         skip: called with name and reason of a run that cannot be done, and the table goes on; None stops it.
 
     Raises:
         UserError: `only` names a run that the table does not have, the folder has no checkpoint of the table, the table
-            needs such a folder and has none, or a run cannot be done.
+            needs such a folder and has none, a run cannot be done, or the CSV holds it measured in another way.
     """
     names = [run["name"] for run in table["runs"]]
     unknown = sorted(set(only or ()) - set(names))
     if unknown:
         raise UserError(f"table '{table['name']}' has no run '{unknown[0]}'; it has: {', '.join(names)}")
-    known = {(row["run"], row["seed"], row["modality"]) for row in read_rows(results)}
     chosen = [run for run in table["runs"] if only is None or run["name"] in only]
     if checkpoints is not None:
         chosen = _with_checkpoint(chosen, Path(checkpoints), skip)
-    for seed in table["seeds"]:
+    trainings = Trainings(table, output, overrides=overrides, start=train_main)
+    sitting = _Sitting(table, Path(results), trainings, None if checkpoints is None else Path(checkpoints))
+    for seed in table["seeds"] if seeds is None else seeds:
         for run in chosen:
-            missing = [name for name in run["evaluate"] if (run["name"], str(seed), name) not in known]
-            if not missing:
-                continue
-            common = [*run.get("overrides", ()), *overrides]
             try:
-                weights = _weights(table, run, seed, Path(output), overrides, checkpoints)
-                _measure(table["name"], run, seed, missing, Path(results), Path(output), common, weights)
+                missing = sitting.missing(run, seed)
+                if missing:
+                    sitting.measure(run, seed, missing)
             except UserError as error:
                 if skip is None:
                     raise
@@ -136,97 +112,103 @@ def _given_file(run: Mapping[str, Any], folder: Path) -> Path:
     return folder / str(run.get("checkpoint", f"{run['name']}.safetensors"))
 
 
-def _weights(
-    table: Mapping[str, Any],
-    run: Mapping[str, Any],
-    seed: int,
-    output: Path,
-    overrides: Sequence[str],
-    checkpoints: str | Path | None,
-) -> dict[str, Any]:
-    """Return checkpoint, iterations and training seconds (None = not trained now): given, shared or trained."""
-    if checkpoints is not None:
-        return _existing(_given_file(run, Path(checkpoints)))
-    if "checkpoint" in run:
-        raise UserError(f"run '{run['name']}' evaluates a given checkpoint; name the folder of '{run['checkpoint']}'")
-    if "weights_of" in run:
-        run = next(other for other in table["runs"] if other["name"] == run["weights_of"])
-        finished = _run_folder(output, run, seed) / FINAL_FILE
-        if finished.is_file():
-            return _existing(finished)
-    settings = [*run.get("overrides", ()), *overrides, *_settings(_run_folder(output, run, seed), seed)]
-    return train_main(["--config-file", run["config"], *settings])
+@dataclass(frozen=True)
+class _Sitting:
+    """One call of `fill_table`: what it fills and where its weights come from (`checkpoints` None = trained here)."""
 
+    table: Mapping[str, Any]
+    results: Path
+    trainings: Trainings
+    checkpoints: Path | None
 
-def _existing(file: Path) -> dict[str, Any]:
-    return {"checkpoint": str(file), "iteration": read_metadata(file).get("iteration", ""), "seconds": None}
+    @property
+    def of_encoders(self) -> bool:
+        return self.table.get("report") == "encoder"
 
+    def setup(self, run: Mapping[str, Any], seed: int) -> str:
+        """Return the hash of all that makes a row, cut to the length that rows keep."""
+        given = None if self.checkpoints is None else _given_file(run, self.checkpoints)
+        return self.trainings.row_sha256(run, seed, given=given)[:12]
 
-def _run_folder(output: Path, run: Mapping[str, Any], seed: int) -> Path:
-    return output / f"{run['name']}-seed{seed}"
+    def missing(self, run: Mapping[str, Any], seed: int) -> list[str]:
+        """Return the modalities that have no row yet.
 
+        Raises:
+            UserError: there is a row that was measured with other settings.
+        """
+        known = {
+            row["modality"]: row
+            for row in read_rows(self.results)
+            if (row["run"], row["seed"]) == (run["name"], str(seed))
+        }
+        for modality in run["evaluate"]:
+            found = known.get(modality, {}).get("setup_sha256")
+            if found and found != self.setup(run, seed):
+                raise UserError(
+                    f"'{self.results}' holds run '{run['name']}', seed {seed}, {modality}, measured with another "
+                    "config, overrides, parts or weights; remove that row or name another file with --results"
+                )
+        return [modality for modality in run["evaluate"] if modality not in known]
 
-def _settings(folder: Path, seed: int) -> list[str]:
-    return [f"train.seed={seed}", f"train.output_dir={folder}", "train.eval_period=-1", "train.tensorboard=false"]
+    def measure(self, run: Mapping[str, Any], seed: int, modalities: Sequence[str]) -> None:
+        """Train what is missing, evaluate, and append a row for every report."""
+        weights = self.weights(run, seed)
+        setup = self.setup(run, seed)
+        given = self.checkpoints is not None
+        parts = [] if given else self.trainings.parts_of(run, seed)
+        seconds = [part.seconds for part in parts]
+        facts = {
+            "table": self.table["name"],
+            "run": run["name"],
+            "seed": seed,
+            "config": run["config"],
+            "iterations": weights.iterations,
+            "train_seconds": _rounded([weights.seconds]),
+            "parts": "+".join(part.name for part in parts),
+            "part_iterations": "+".join(part.iterations for part in parts),
+            "part_seconds": _rounded(seconds) if parts else "",
+            "setup_sha256": setup,
+        }
+        settings = self.trainings.settings(run, seed, with_parts=not given)
+        argv = ["--config-file", run["config"], *settings, "--eval-only"]
+        if weights.checkpoint is not None:
+            argv.append(f"train.init_checkpoint={weights.checkpoint}")
+        for modality in modalities:
+            self.evaluate(argv, self.trainings.folder(run, seed), {**facts, "modality": modality})
 
+    def weights(self, run: Mapping[str, Any], seed: int) -> Trained:
+        """Return what a run evaluates: given, shared, as built or trained."""
+        if self.checkpoints is not None:
+            file = _given_file(run, self.checkpoints)
+            return Trained(str(file), str(read_metadata(file).get("iteration", "")))
+        if "checkpoint" in run:
+            raise UserError(
+                f"run '{run['name']}' evaluates a given checkpoint; name the folder of '{run['checkpoint']}'"
+            )
+        return self.trainings.weights(run, seed)
 
-def _measure(
-    table: str,
-    run: Mapping[str, Any],
-    seed: int,
-    modalities: Iterable[str],
-    results: Path,
-    output: Path,
-    overrides: Sequence[str],
-    weights: Mapping[str, Any],
-) -> None:
-    folder = _run_folder(output, run, seed)
-    for modality in modalities:
-        argv = ["--config-file", run["config"], *overrides, *_settings(folder, seed)]
-        train_main([*argv, "--eval-only", "--modality", modality, f"train.init_checkpoint={weights['checkpoint']}"])
-        for file in sorted(folder.glob(f"eval/*/{modality}-*/result.json")):
+    def evaluate(self, argv: Sequence[str], folder: Path, facts: Mapping[str, Any]) -> None:
+        """Evaluate once and append a row for every test set."""
+        modality = facts["modality"]
+        pattern = "eval/*/encoder/result.json" if self.of_encoders else f"eval/*/{modality}-*/result.json"
+        for file in folder.glob(pattern):
+            file.unlink()  # of a sitting that was stopped
+        train_main([*argv, *([] if self.of_encoders else ["--modality", modality])])
+        files = sorted(folder.glob(pattern))
+        if not files:
+            raise UserError(f"the evaluation of run '{facts['run']}' wrote no report '{folder / pattern}'")
+        for file in files:
             report = json.loads(file.read_text(encoding="utf-8"))
-            append_row(results, _row(table, run, seed, modality, report, weights))
+            row = {**facts, **facts_of(report)}
+            if self.of_encoders:
+                row |= encoder_row(report, self.table["metrics"], file)
+            else:
+                row |= segmentation_row(report)
+                append_classes(classes_file(self.results), row, report)
+            append_row(self.results, row, fields_of(self.table))
 
 
-def _row(
-    table: str, run: Mapping[str, Any], seed: int, modality: str, report: Mapping[str, Any], trained: Mapping[str, Any]
-) -> dict[str, Any]:
-    facts = report["provenance"]
-    constant = (report["constant_baseline"].get("mIoU-unseen") or {}).get("value")
-    return {
-        "table": table,
-        "run": run["name"],
-        "seed": seed,
-        "modality": modality,
-        **{name: _percent(report[name]) for name in METRICS},
-        "permuted mIoU": _percent(report["permuted"]["mIoU"]),
-        "permuted mIoU-unseen": _percent(report["permuted"]["mIoU-unseen"]),
-        "constant mIoU-unseen": _percent(constant),
-        "config": run["config"],
-        "config_sha256": str(facts.get("config_sha256") or "")[:12],
-        "data": report["dataset"],
-        "images": facts.get("images"),
-        "iterations": trained["iteration"],
-        "train_seconds": "" if trained["seconds"] is None else round(trained["seconds"]),
-        "peak_memory_mb": round(peak_memory_mb(choose_device("auto"))),
-        "commit": str(facts.get("git_commit") or "")[:12],
-        "weights_sha256": str(facts.get("checkpoint_sha256") or "")[:12],
-        "machine": f"{platform.machine()}, {facts.get('device', 'cpu')}",
-    }
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
-
-
-def append_row(path: str | Path, row: Mapping[str, Any], fields: Sequence[str] = FIELDS) -> None:
-    """Add one row to a CSV, which is made with a header of `fields` if it does not exist."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
+def _rounded(seconds: Sequence[float | None]) -> str:
+    """Return the sum in seconds as text, "" when one of them is not known."""
+    known = [value for value in seconds if value is not None]
+    return str(round(sum(known))) if len(known) == len(seconds) else ""

@@ -16,9 +16,10 @@ from mmovseg.checkpoint.save import save_weights
 from mmovseg.config import load_config
 from mmovseg.data.datasets import known_datasets
 from mmovseg.data.vocabulary import get_vocabulary
-from mmovseg.engine import tables
+from mmovseg.engine import table_trainings, tables
 from mmovseg.engine.cli import argument_parser, read_config
 from mmovseg.errors import UserError
+from tests.engine.fake_runs import FakeRuns, described
 
 ROOT = Path(__file__).parents[2]
 PAPER = {  # Tables 2 and A3, ViT-B/16: mIoU, seen, unseen; Table A4, ViT-L/14: mIoU
@@ -35,39 +36,15 @@ RUNS = [
 ]
 MEAN = {"label": "mean", "runs": ["a", "b"], "reported": {"mIoU": 40.0}}
 TABLE = {"name": "t", "title": "T", "seeds": [0], "runs": RUNS, "means": [MEAN], "reported": "a paper"}
-
-
-class Runs:
-    """Stands in for `train_main`: trains into files that exist, and writes result files."""
-
-    def __init__(self):
-        self.calls, self.broken = [], ()
-
-    def __call__(self, argv):
-        config = argv[argv.index("--config-file") + 1]
-        if config in self.broken:
-            raise UserError(f"data of {config} is missing")
-        values = dict(item.split("=", 1) for item in argv if "=" in item)
-        folder = Path(values["train.output_dir"])
-        if "--eval-only" not in argv:
-            self.calls.append(("train", config))
-            save_weights({"x": torch.ones(1)}, folder / "model_final.safetensors", metadata={"iteration": "5"})
-            return {"checkpoint": str(folder / "model_final.safetensors"), "iteration": 5, "seconds": 1.0}
-        assert Path(values["train.init_checkpoint"]).is_file()
-        self.calls.append(("evaluate", config, values["train.init_checkpoint"]))
-        report = {name: 40.0 if config == "a.py" else 20.0 for name in tables.METRICS}
-        report |= {"permuted": {"mIoU": 3.0, "mIoU-unseen": 4.0}, "dataset": "d", "provenance": {"images": 7}}
-        report["constant_baseline"] = {"mIoU-unseen": {"value": 6.0}}
-        target = folder / "eval" / "d" / "both-clean"
-        target.mkdir(parents=True)
-        (target / "result.json").write_text(json.dumps(report))
-        return {}
+WRITTEN = {key: value for key, value in TABLE.items() if key != "name"}
 
 
 @pytest.fixture
 def runs(monkeypatch):
-    fake = Runs()
+    fake = FakeRuns()
+    fake.scores["b.py"] = 20.0
     monkeypatch.setattr(tables, "train_main", fake)
+    monkeypatch.setattr(table_trainings, "describe_config", described)
     return fake
 
 
@@ -137,14 +114,14 @@ def test_a_run_that_cannot_be_done_stops_the_table_unless_it_may_go_on(runs, tmp
 
 
 def test_a_table_that_names_an_unknown_run_is_refused(tmp_path):
-    (tmp_path / "t.json").write_text(json.dumps({**TABLE, "runs": [{**RUNS[1], "weights_of": "c"}], "means": []}))
+    (tmp_path / "t.json").write_text(json.dumps({**WRITTEN, "runs": [{**RUNS[1], "weights_of": "c"}], "means": []}))
     with pytest.raises(UserError, match=r"t\.json' has no run 'c'; it has: b"):
         tables.read_table(tmp_path / "t.json")
 
 
 def test_the_command_writes_markdown_and_csv(runs, tmp_path, monkeypatch, capsys):
     file = tmp_path / "t.json"
-    file.write_text(json.dumps(TABLE))
+    file.write_text(json.dumps(WRITTEN))
     runs.broken = ("b.py",)
     options = ["--results", str(tmp_path / "t.csv"), "--output", str(tmp_path / "out"), "--keep-going"]
     monkeypatch.setattr(sys, "argv", ["run_table.py", str(file), *options])

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mmovseg.checkpoint.save import save_weights
-from mmovseg.engine import tables, zoo
+from mmovseg.engine import table_trainings, tables, zoo
 from mmovseg.errors import UserError
+from tests.engine.fake_runs import FakeRuns, described
 
 RUNS = [
     {"name": "fused", "label": "both", "config": "a.py", "evaluate": ["both", "optical"]},
@@ -18,35 +19,11 @@ RUNS = [
 TABLE = {"name": "t", "title": "T", "seeds": [0, 1], "runs": RUNS}
 
 
-class FakeTraining:
-    """Stands in for `train_main`: records the calls and writes the result file that an evaluation leaves."""
-
-    def __init__(self):
-        self.calls = []
-        self.stop_after = None
-
-    def __call__(self, argv):
-        if self.stop_after is not None and len(self.calls) >= self.stop_after:
-            raise KeyboardInterrupt
-        self.calls.append(argv)
-        values = dict(item.split("=", 1) for item in argv if "=" in item)
-        if "--eval-only" not in argv:
-            return {"checkpoint": f"{values['train.output_dir']}/model.safetensors", "iteration": 5, "seconds": 1.0}
-        modality = argv[argv.index("--modality") + 1]
-        score = 10.0 * int(values["train.seed"]) + 40
-        report = {name: score for name in tables.METRICS}
-        report |= {"permuted": {"mIoU": 3.0, "mIoU-unseen": 4.0}, "dataset": "d", "provenance": {"images": 7}}
-        report["constant_baseline"] = {"mIoU-unseen": {"value": 6.0}}
-        folder = tables.Path(values["train.output_dir"]) / "eval" / "d" / f"{modality}-clean"
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(report))
-        return {}
-
-
 @pytest.fixture
 def training(monkeypatch):
-    fake = FakeTraining()
+    fake = FakeRuns()
     monkeypatch.setattr(tables, "train_main", fake)
+    monkeypatch.setattr(table_trainings, "describe_config", described)
     return fake
 
 
@@ -57,10 +34,10 @@ def test_a_stopped_table_goes_on_where_it_was(training, tmp_path):
     assert [(row["run"], row["modality"]) for row in tables.read_rows(tmp_path / "t.csv")] == [
         ("fused", "both"), ("fused", "optical")
     ]  # fmt: skip
-    training.stop_after, done = None, len(training.calls)
+    training.stop_after, done = None, len(training.argvs)
     rows = tables.fill_table(TABLE, tmp_path / "t.csv", tmp_path / "runs")
     assert len(rows) == 6 and len({(row["run"], row["seed"], row["modality"]) for row in rows}) == 6
-    again = [argv for argv in training.calls[done:] if "a.py" in argv and "train.seed=0" in argv]
+    again = [argv for argv in training.argvs[done:] if "a.py" in argv and "train.seed=0" in argv]
     assert again == []
     assert tables.fill_table(TABLE, tmp_path / "t.csv", tmp_path / "runs") == rows
 
@@ -75,8 +52,8 @@ def test_markdown_gives_mean_and_spread_and_says_what_was_not_run(training, tmp_
 
 def test_overrides_reach_the_runs(training, tmp_path):
     tables.fill_table(TABLE, tmp_path / "t.csv", tmp_path / "runs", overrides=["train.max_iter=2"])
-    assert all("train.max_iter=2" in argv for argv in training.calls)
-    assert all(("x=1" in argv) == ("b.py" in argv) for argv in training.calls)
+    assert all("train.max_iter=2" in argv for argv in training.argvs)
+    assert all(("x=1" in argv) == ("b.py" in argv) for argv in training.argvs)
 
 
 def test_some_runs_can_be_chosen(training, tmp_path):

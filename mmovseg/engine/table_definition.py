@@ -1,0 +1,167 @@
+"""What a table of runs may say: read from JSON, and checked before anything is trained.
+
+A table is a JSON file below ``configs/tables``. Its keys:
+
+``title``, ``seeds``, ``runs``; optional:
+    ``reported``  where the figures to set beside the measured ones are from
+    ``means``     rows with the mean of several runs: ``label``, ``runs``, ``reported``
+    ``parts``     trainings that runs build on, see below
+    ``metrics``   columns of the Markdown. Segmentation: of `METRICS`, or ``IoU-<class>``; encoders: keys under
+                  ``metrics`` of their report, which are then the columns of the CSV too
+    ``decimals``  digits after the point of a metric, 1 for those not named
+    ``unit``      said in the heading, "percent" if left out
+    ``report``    ``segmentation`` (default) or ``encoder``: which report of an evaluation is read
+    ``results``   name of the CSV below ``results``, so that tables share the rows of runs that they have in common
+    ``output``    name of the folder below ``output/tables``, so that tables share trainings
+
+A run has ``name``, ``label``, ``config``, ``evaluate`` (modalities; the first is the run's own; for encoders a label
+only); optional:
+    ``overrides``   ``key=value`` for the config
+    ``uses``        ``{key: part}``: the file of a part becomes the value of a key of the config
+    ``train``       false: evaluate the model as built, without training
+    ``weights_of``  a run whose weights it tests instead of training its own
+    ``checkpoint``  a file of the folder of given checkpoints, which the run only evaluates
+    ``reported``    ``{metric: figure}`` to set beside the measured ones
+
+A part is trained once a seed, before the runs that use it, and exported. It has ``name``, ``config`` and ``part`` (the
+module of the trained model that is kept, "" for all of it); optional ``overrides`` and ``uses`` (parts above it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmovseg.config.suggest import did_you_mean
+from mmovseg.errors import UserError
+
+METRICS = ("mIoU", "mIoU-seen", "mIoU-unseen", "hIoU")
+CLASS_METRIC = "IoU-"
+REPORTS = ("segmentation", "encoder")
+
+_TABLE_KEYS = {
+    *("title", "seeds", "runs", "reported", "means", "parts"),
+    *("metrics", "decimals", "unit", "report", "results", "output"),
+}
+_RUN_KEYS = {
+    *("name", "label", "config", "evaluate", "overrides"),
+    *("uses", "train", "weights_of", "checkpoint", "reported"),
+}
+_PART_KEYS = {"name", "config", "part", "overrides", "uses"}
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """Read a table's definition.
+
+    Args:
+        path: JSON file, see above.
+
+    Returns:
+        The table, every optional key of a table filled in; ``name`` is that of the file.
+
+    Raises:
+        UserError: it is missing or not JSON, lacks a key or has one too many, or names an unknown run or part.
+    """
+    path = Path(path)
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        table = {
+            "name": path.stem,
+            "title": content["title"],
+            "seeds": list(content["seeds"]),
+            "runs": [_with_modalities(run, content) for run in content["runs"]],
+            "parts": [dict(part) for part in content.get("parts", ())],
+            "means": [dict(mean) for mean in content.get("means", ())],
+            "reported": str(content.get("reported", "")),
+            "metrics": list(content.get("metrics", METRICS)),
+            "decimals": dict(content.get("decimals", {})),
+            "unit": str(content.get("unit", "percent")),
+            "report": str(content.get("report", "segmentation")),
+            "results": str(content.get("results", path.stem)),
+        }
+        table["output"] = str(content.get("output", table["results"]))
+        _check_keys(content, _TABLE_KEYS, f"table '{path}'")
+        _check_names(table, str(path))
+        _check_metrics(table, content, str(path))
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"table '{path}' cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"table '{path}' needs JSON with title, seeds and runs: {error}") from error
+    return table
+
+
+def _with_modalities(run: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a run of an encoder table its label for the column of modalities, which no command line needs there."""
+    if content.get("report") == "encoder":
+        return {"evaluate": ["sar"], **run}
+    return dict(run)
+
+
+def _check_keys(content: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in content:
+        if key not in known:
+            raise UserError(f"{where} has an unknown key '{key}'{did_you_mean(key, sorted(known))}")
+
+
+def _check_names(table: Mapping[str, Any], path: str) -> None:
+    runs, parts = table["runs"], table["parts"]
+    for kind, entries, keys, needed in (
+        ("run", runs, _RUN_KEYS, ("name", "label", "config", "evaluate")),
+        ("part", parts, _PART_KEYS, ("name", "config", "part")),
+    ):
+        for entry in entries:
+            _check_keys(entry, keys, f"table '{path}': {kind} '{entry.get('name', '?')}'")
+            for key in needed:
+                if key not in entry:
+                    raise UserError(f"table '{path}': {kind} '{entry.get('name', '?')}' lacks '{key}'")
+    names = [run["name"] for run in runs]
+    every = [*names, *(part["name"] for part in parts)]
+    doubled = sorted({name for name in every if every.count(name) > 1})
+    if doubled:  # runs and parts have one folder each, named after them
+        raise UserError(f"table '{path}' has more than one run or part '{doubled[0]}'")
+    named = [run["weights_of"] for run in runs if "weights_of" in run]
+    named += [name for mean in table["means"] for name in mean["runs"]]
+    unknown = sorted(set(named) - set(names))
+    if unknown:
+        raise UserError(f"table '{path}' has no run '{unknown[0]}'; it has: {', '.join(names)}")
+    _check_uses(runs, parts, path)
+    for run in runs:
+        if not run.get("train", True) and {"weights_of", "checkpoint"} & set(run):
+            raise UserError(f"table '{path}': run '{run['name']}' has train false, so it takes no other weights")
+
+
+def _check_uses(runs: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]], path: str) -> None:
+    above: list[str] = []
+    for part in parts:
+        for name in part.get("uses", {}).values():
+            if name not in above:
+                raise UserError(f"table '{path}': part '{part['name']}' uses '{name}', which is no part above it")
+        above.append(part["name"])
+    for run in runs:
+        for name in run.get("uses", {}).values():
+            if name not in above:
+                has = ", ".join(above) or "none"
+                raise UserError(f"table '{path}': run '{run['name']}' uses the part '{name}'; the table has: {has}")
+
+
+def _check_metrics(table: Mapping[str, Any], content: Mapping[str, Any], path: str) -> None:
+    if table["report"] not in REPORTS:
+        raise UserError(f"table '{path}': report '{table['report']}' must be one of {', '.join(REPORTS)}")
+    if table["report"] == "encoder" and not content.get("metrics"):
+        raise UserError(f"table '{path}' reads reports of encoders and has to name its 'metrics'")
+    for metric in table["metrics"] if table["report"] == "segmentation" else ():
+        if metric not in METRICS and not metric.startswith(CLASS_METRIC):
+            raise UserError(
+                f"table '{path}': metric '{metric}' must be one of {', '.join(METRICS)} or {CLASS_METRIC}<class>"
+            )
+    given = [*table["decimals"]] + [key for row in (*table["runs"], *table["means"]) for key in row.get("reported", {})]
+    for metric in given:
+        if metric not in table["metrics"]:
+            raise UserError(f"table '{path}' gives a figure or digits for '{metric}', which is none of its metrics")
+    for name in (table["results"], table["output"]):
+        if not name or Path(name).name != name:
+            raise UserError(f"table '{path}': '{name}' must be a plain name, without folders")
