@@ -8,12 +8,15 @@ import torch.nn.functional as F
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
+from mmovseg.checkpoint.export import export_part
 from mmovseg.checkpoint.load import load_weights
 from mmovseg.checkpoint.save import save_weights
-from mmovseg.config import LazyCall, find_config, get_config
+from mmovseg.config import LazyCall, find_config, get_config, instantiate
+from mmovseg.engine.provenance import weights_metadata
 from mmovseg.errors import UserError
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.yacs import add_mmovseg_config
+from mmovseg.testing.checks import assert_same_state
 from tests.modeling.conftest import VOCABULARY, build_xs, make_inputs
 
 
@@ -155,15 +158,6 @@ def test_checkpoints_hold_the_branch(model, tmp_path):
         load_weights(again, file)
 
 
-def test_an_aligned_student_is_read_by_path(tmp_path):
-    student = build_with_clip_sar(seed=5).clip_sar_encoder
-    save_weights(student.model, tmp_path / "student.safetensors")
-    node = clip_sar_node(weights=str(tmp_path / "student.safetensors"))
-    model = build_with_clip_sar(clip_sar_encoder=node)
-    theirs, ours = student.state_dict(), model.clip_sar_encoder.state_dict()
-    assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
-
-
 def test_stock_build_model_builds_the_same_model():
     cfg = get_cfg()
     add_mmovseg_config(cfg)
@@ -204,3 +198,23 @@ def test_a_coarser_grid_than_clips_patches_is_met():
     inputs = make_inputs(1, modality="sar")
     assert model.explain(inputs)[0]["global_similarity"].shape == (7, 8, 8)
     assert model(make_inputs(1))[0]["sem_seg"].shape == (7, 64, 64)
+
+
+@pytest.mark.parametrize("role", ["sar_encoder", "clip_sar_encoder"])
+def test_a_student_of_other_sar_is_refused(role, tmp_path):
+    """The way of an encoder: aligned, exported with its contract, given by path."""
+    config = get_config("miniearth/sar_xs.py").model
+    config.teacher.weights = config.student.weights = None
+    aligner = instantiate(config)
+    facts = weights_metadata(model=aligner, config_sha256="", config_file="sar_xs.py", seed=0)
+    save_weights(aligner, tmp_path / "run.safetensors", metadata=facts)
+    export_part(tmp_path / "run.safetensors", tmp_path / "sar.safetensors", part="student.model")
+    changes = {role: clip_sar_node(taps=(1, 3, 4), weights=str(tmp_path / "sar.safetensors"))}
+    encoder = getattr(build_with_clip_sar(**changes), role)
+    assert_same_state(encoder, aligner.student)
+    contract = get_config("common/models/mmovseg_xs.py").input_contract
+    contract.sar.unit = "linear"
+    with pytest.raises(
+        UserError, match=f"{role}: '.*sar.safetensors' was trained on sar with the unit 'db', not 'linear'"
+    ):
+        build_with_clip_sar(**changes, input_contract=contract)

@@ -82,6 +82,7 @@ class TimmEncoder(Backbone):
                 f"encoder '{name}' has {depth} blocks, so taps={tuple(taps)} cannot be read (counted from 1)"
             )
         self.taps = tuple(int(tap) for tap in taps)
+        self.weights = weights
         self.freeze = freeze
         patch = self.model.patch_embed.patch_size
         self.patch_size = int(patch[0] if isinstance(patch, (tuple, list)) else patch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -13,6 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from mmovseg.checkpoint.contract import InputContract
+from mmovseg.checkpoint.encoder_contract import check_encoder_contract
 from mmovseg.data.sample import MODALITIES, Modality, ModelInput, Prediction
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import masked_mean_pool, resize
@@ -55,12 +56,13 @@ class MMOVSeg(nn.Module):
             coarsest stride or patch.
         init_projection_from_clip: start the coarsest sigma from CLIP's own visual projection. Right when the dense
             encoders start from CLIP's tower (XS); the paper starts all new weights at random.
-        input_contract: what the rasters must be like; stored in checkpoints.
+        input_contract: what the rasters must be like; stored in checkpoints. An encoder whose weights are a file with a
+            contract of its own must agree with it, see `check_encoder_contract`.
 
     Raises:
-        UserError: unknown modality or head, a modality without an encoder, a `clip_sar_encoder` that is no such tower
-            or beside the head ``released``, `clip_bands` without an `optical_norm`, or a `network_size` or
-            `pad_multiple` that strides and patches do not divide.
+        UserError: unknown modality or head, a modality without an encoder, an encoder for other inputs, a
+            `clip_sar_encoder` that is no such tower or beside the head ``released``, `clip_bands` without an
+            `optical_norm`, or a `network_size` or `pad_multiple` that strides and patches do not divide.
     """
 
     @configurable
@@ -95,6 +97,7 @@ class MMOVSeg(nn.Module):
         self.modality: Modality = modality
         self.clip_grid_stride = clip_grid_stride or clip.patch_size
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
+        self._check_contracts(input_contract)
         dense = optical_encoder if optical_encoder is not None else sar_encoder
         dense_shapes = dense.output_shape() if dense is not None else None
         shapes = {
@@ -127,6 +130,13 @@ class MMOVSeg(nn.Module):
         from mmovseg.modeling.yacs import mmovseg_arguments  # that module imports the encoders, as this one does
 
         return mmovseg_arguments(cfg)
+
+    def _check_contracts(self, own: InputContract | None) -> None:
+        for role in ("optical_encoder", "sar_encoder", "clip_sar_encoder"):
+            encoder: TimmEncoder | None = getattr(self, role)
+            if encoder is not None:
+                modality: Literal["optical", "sar"] = "optical" if role == "optical_encoder" else "sar"
+                check_encoder_contract(encoder.weights, own, role=role, modality=modality)
 
     def _copy_clip_projection(self) -> None:
         """Let every sigma start as CLIP's visual projection, the same at each place of its kernel."""

@@ -1,0 +1,96 @@
+"""Check that an encoder that comes from a file reads what the model at hand will give it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from mmovseg.checkpoint.contract import InputContract, ModalityContract, contract_from_dict
+from mmovseg.checkpoint.load import read_metadata
+from mmovseg.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# Starts that are no aligned encoder: weights by name, and RGB filters that are brought to other channels.
+_OTHER_STARTS = ("timm", "shipped://", "clip:", "folded:")
+# Bands of an uncalibrated picture; nobody says of which polarisation, so they fit any.
+_UNNAMED = frozenset({"amplitude", "grey"})
+
+
+def check_encoder_contract(
+    weights: str | None, own: InputContract | None, *, role: str, modality: Literal["optical", "sar"]
+) -> None:
+    """Compare the input contract in an encoder's file with the model's.
+
+    Nothing is compared when `weights` is no file, or when the file or the model says nothing about the modality.
+    Another normalisation is a warning: features then shift, but they may still serve.
+
+    Args:
+        weights: as given to `TimmEncoder`.
+        own: contract of the model.
+        role: what the model calls the encoder, for messages.
+        modality: which part of the contracts.
+
+    Raises:
+        UserError: the file is unreadable, or its encoder reads another unit, another number of bands or other bands.
+    """
+    if weights is None or weights.startswith(_OTHER_STARTS) or own is None:
+        return
+    theirs = _read_contract(weights)
+    wanted: ModalityContract | None = getattr(own, modality)
+    given: ModalityContract | None = getattr(theirs, modality) if theirs is not None else None
+    if theirs is None or given is None or wanted is None:
+        return
+    difference = _difference(given, wanted)
+    if difference is not None:
+        raise UserError(f"{role}: '{weights}' was trained on {modality} with {difference[0]}, not {difference[1]}")
+    if not _same_normalisation(given, wanted):
+        logger.warning(
+            "%s: '%s' was trained on %s with %s, this model normalises with %s; its features may shift",
+            role,
+            weights,
+            modality,
+            _normalisation(given),
+            _normalisation(wanted),
+        )
+
+
+def _read_contract(path: str) -> InputContract | None:
+    text = read_metadata(path).get("input_contract")
+    try:
+        content = json.loads(text) if text is not None else None
+        return contract_from_dict(content) if content is not None else None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"the input contract in '{path}' cannot be read: {error}") from error
+
+
+def _difference(given: ModalityContract, wanted: ModalityContract) -> tuple[str, str] | None:
+    """What makes the one unusable as the other, in words for both; None when nothing does."""
+    if given.unit != wanted.unit:
+        return f"the unit '{given.unit}'", f"'{wanted.unit}'"
+    theirs, ours = tuple(given.bands), tuple(wanted.bands)  # a config gives lists
+    unnamed = _UNNAMED.issuperset(theirs) or _UNNAMED.issuperset(ours)
+    if len(theirs) != len(ours) or not (theirs == ours or unnamed):
+        return f"{len(theirs)} bands ({', '.join(theirs)})", f"{len(ours)} ({', '.join(ours)})"
+    return None
+
+
+def _same_normalisation(one: ModalityContract, other: ModalityContract) -> bool:
+    if (one.clip is None) != (other.clip is None):
+        return False
+    pairs: list[tuple[Sequence[float], Sequence[float]]] = [(one.mean, other.mean), (one.std, other.std)]
+    if one.clip is not None and other.clip is not None:
+        pairs.append((one.clip, other.clip))
+    return all(np.allclose(a, b, rtol=1e-3) for a, b in pairs)
+
+
+def _normalisation(contract: ModalityContract) -> str:
+    def listed(values: Sequence[float]) -> str:
+        return "(" + ", ".join(f"{value:g}" for value in values) + ")"
+
+    clip = f", clip {listed(contract.clip)}" if contract.clip is not None else ""
+    return f"mean {listed(contract.mean)}, std {listed(contract.std)}{clip}"
