@@ -15,10 +15,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from mmovseg.checkpoint.export import export_part
 from mmovseg.checkpoint.load import file_sha256, read_metadata
 from mmovseg.checkpoint.save import atomic_write
-from mmovseg.config import apply_overrides, config_to_dict, load_config
+from mmovseg.config import TrainCfg, apply_overrides, config_to_dict, load_config
 from mmovseg.config.loading import walk_calls
 from mmovseg.engine.hooks import FINAL_FILE
 from mmovseg.engine.state import STATE_FILE
@@ -192,8 +194,14 @@ def describe_config(config: str, overrides: tuple[str, ...], replaced: tuple[str
     apply_overrides(node, [*overrides, *(f"{key}=null" for key in replaced)])
     named = [call.get("weights") for _, call in walk_calls(node.get("model"))]
     plain = config_to_dict(node)
-    train = {key: value for key, value in plain.get("train", {}).items() if key not in _REPORTING}
+    usual = OmegaConf.to_container(OmegaConf.structured(TrainCfg))  # left out: a new setting changes no old hash
+    train = {
+        key: value
+        for key, value in plain.get("train", {}).items()
+        if key not in _REPORTING and not (isinstance(usual, dict) and value == usual.get(key))
+    }
     loaders = _without_workers(plain.get("dataloader") or {})
+    (plain.get("model") or {}).pop("input_contract", None)  # a description, which computes nothing
     return {
         **{key: plain.get(key) for key in ("model", "optimizer", "lr_multiplier")},
         "train": train,

@@ -236,3 +236,37 @@ def test_an_evaluation_without_a_report_is_told(runs, fill, monkeypatch):
     monkeypatch.setattr(runs, "evaluate", lambda *_: None)
     with pytest.raises(UserError, match="the evaluation of run 'none' wrote no report"):
         fill(TABLE, only=["none"])
+
+
+def settings_of(*overrides, config="miniearth/mmovseg_xs.py", replaced=()):
+    return table_trainings.describe_config(config, overrides, replaced)
+
+
+def test_the_hash_of_a_training_sees_what_makes_weights_and_nothing_else(tmp_path):
+    plain = settings_of()
+    assert plain["train"] == {"clip_grad": {"enabled": True, "max_norm": 1.0}, "max_iter": 300}
+    quiet = ("train.log_period=7", "train.num_threads=1", "train.checkpoint.period=3", "train.output_dir=elsewhere")
+    assert settings_of(*quiet, "dataloader.train.num_workers=0", "dataloader.test.num_workers=3") == plain
+    changed = {
+        "train": "train.seed=3",
+        "optimizer": "optimizer.base_lr=1.0",
+        "model": "model.head.similarity_scale=2.0",
+        "data": "dataloader.train.batch_size=3",
+        "test": "dataloader.test.dataset.num_scenes=3",
+    }
+    for key, override in changed.items():
+        other = settings_of(override)
+        assert [name for name in plain if plain[name] != other[name]] == [key]
+
+
+def test_the_hash_of_a_training_reads_the_files_it_starts_from(tmp_path):
+    file = tmp_path / "start.safetensors"
+    override = f"model.sar_encoder.weights=clip:{file}"
+    before = settings_of(override)["weights"]
+    assert len(settings_of()["weights"]) == 3 and all(len(digest) == 64 for digest in settings_of()["weights"])
+    file.write_bytes(b"weights")
+    table_trainings.describe_config.cache_clear()
+    after = settings_of(override)["weights"]
+    assert [first == second for first, second in zip(before, after, strict=True)].count(False) == 1
+    replaced = settings_of(replaced=("model.sar_encoder.weights",))
+    assert replaced == settings_of(override, replaced=("model.sar_encoder.weights",)) and len(replaced["weights"]) == 2
