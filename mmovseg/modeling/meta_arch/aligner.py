@@ -13,6 +13,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from mmovseg.checkpoint.contract import InputContract
+from mmovseg.checkpoint.identity import teacher_sha256
 from mmovseg.data.sample import ModelInput
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import masked_mean_pool
@@ -121,6 +122,7 @@ class PatchAligner(nn.Module):
             {kind: FeatureQueue(queue_size, levels=len(self.levels), width=width) for kind in self.tokens if queue_size}
         )
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
+        self._checked_teachers: set[str] = set()
         if teacher is not None:
             teacher.requires_grad_(False)
             teacher.freeze = True
@@ -164,6 +166,7 @@ class PatchAligner(nn.Module):
         """Run the teacher, or take what it once said. None only in evaluation mode."""
         stored = [item["teacher_features"] for item in inputs if "teacher_features" in item]
         if len(stored) == len(inputs):
+            self._check_teacher({item["teacher_sha256"] for item in inputs if "teacher_sha256" in item})
             return _from_store(stored, inputs, student, self.levels, self.min_valid)
         if self.teacher is None or self.teacher_norm is None:
             if not self.training:
@@ -174,6 +177,19 @@ class PatchAligner(nn.Module):
             )
         with torch.no_grad():
             return self._encode(inputs, self.teacher, self.teacher_view, self.teacher_norm, needed=self.training)
+
+    def _check_teacher(self, digests: set[str]) -> None:
+        """Compare the teacher here, if there is one, with the one whose features came; a digest is computed once."""
+        if self.teacher is None or self.teacher_norm is None or digests <= self._checked_teachers:
+            return
+        own = teacher_sha256(self.teacher, self.teacher_norm, self.teacher_view)
+        if digests - {own}:
+            raise UserError(
+                f"'teacher_features' were made by another teacher (weights, normalisation or view differ: sha256 "
+                f"{min(digests - {own})[:12]}, here {own[:12]}); compute them again, or set model.teacher and "
+                "model.teacher_norm to null to train with what they hold"
+            )
+        self._checked_teachers = digests
 
     def _encode(
         self, inputs: Sequence[ModelInput], encoder: TimmEncoder, key: str, norm: PixelNorm, *, needed: bool
