@@ -22,7 +22,7 @@ def result_folder(
     output_dir: str | Path, dataset_name: str, modality: EvaluationModality, vocabulary_name: str
 ) -> Path:
     """Return `<output_dir>/eval/<dataset>/<modality>-<vocabulary>`, with names made safe for a file system."""
-    return Path(output_dir) / "eval" / _safe(dataset_name) / f"{modality}-{_safe(vocabulary_name)}"
+    return Path(output_dir) / "eval" / safe_name(dataset_name) / f"{modality}-{safe_name(vocabulary_name)}"
 
 
 def write_report(report: dict[str, Any], folder: str | Path) -> None:
@@ -98,5 +98,6 @@ def _cells(metrics: dict[str, Any]) -> list[str]:
     return [format_percent(metrics.get(key)) for key in HEADLINE]
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
+    """Return a name with everything replaced that could not be one folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "unnamed"
