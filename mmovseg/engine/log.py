@@ -6,6 +6,7 @@ import datetime
 import logging
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -52,11 +53,26 @@ def close_logging() -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak memory in MiB: of the allocator on CUDA, the resident set of the process elsewhere."""
+    """Return the peak memory in MiB: of the allocator on CUDA, the resident set of the process elsewhere.
+
+    On Linux the figure is that of the memory map; a process inherits that of `resource` from a larger parent.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    peak = memory_status_mb("VmHWM")
+    if peak is None:
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = used / 2**20 if sys.platform == "darwin" else used / 2**10
+    return peak
+
+
+def memory_status_mb(key: str) -> float | None:
+    """Return a figure in MiB that Linux keeps of this process, ``VmRSS`` or ``VmHWM``; None on other systems."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith(f"{key}:"):
+                return int(line.split()[1]) / 2**10
+    return None
 
 
 class ProgressPrinter(EventWriter):
