@@ -61,6 +61,9 @@ setup(
     install_requires=read_requirements("base.in"),
     extras_require={
         "dev": read_requirements("dev.in"),
+        # For tools/benchmark.py --energy; not in requirements/, since neither tests nor demo need it. 3.3 is the first
+        # that takes `output_methods` and a carbon intensity.
+        "energy": ["codecarbon>=3.3,<4"],
         "clouds": [line for line in read_requirements("dev.in") if line.startswith("satellite-cloud-generator")],
     },
     zip_safe=False,
