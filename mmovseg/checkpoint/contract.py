@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from mmovseg.data.statistics import ModalityStatistics, read_statistics
+from mmovseg.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,32 @@ class ModalityContract:
 
 
 @dataclass(frozen=True)
+class SourceContract:
+    """One source of a mix of sensors, with its own normalisation."""
+
+    name: str
+    optical: ModalityContract | None = None
+    sar: ModalityContract | None = None
+
+
+@dataclass(frozen=True)
 class InputContract:
-    """What a model was trained to read. `gsd_m`: ground sampling distances seen in training, metres, (low, high)."""
+    """What a model was trained to read. `gsd_m`: ground sampling distances seen in training, metres, (low, high).
+
+    sources: of a model trained on a mix, each part by itself; `optical` and `sar` then say what all have in common.
+    """
 
     optical: ModalityContract | None
     sar: ModalityContract | None
     gsd_m: tuple[float, float] | None = None
     train_size: int | None = None
+    sources: tuple[SourceContract, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        content = asdict(self)
+        if not self.sources:  # most models have one source; their files stay as they were
+            del content["sources"]
+        return content
 
 
 def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +67,85 @@ def _tuples(facts: dict[str, Any]) -> dict[str, Any]:
 
 def contract_from_dict(content: dict[str, Any]) -> InputContract:
     """Inverse of `InputContract.to_dict`, also after a trip through JSON."""
-    parts = [ModalityContract(**_tuples(content[name])) if content.get(name) else None for name in ("optical", "sar")]
-    rest = _tuples({key: value for key, value in content.items() if key not in ("optical", "sar")})
-    return InputContract(optical=parts[0], sar=parts[1], **rest)
+    sources = tuple(SourceContract(str(facts["name"]), **_modalities(facts)) for facts in content.get("sources", ()))
+    rest = {key: value for key, value in content.items() if key not in ("optical", "sar", "sources")}
+    return InputContract(**_modalities(content), **_tuples(rest), sources=sources)
+
+
+def _modalities(content: dict[str, Any]) -> dict[str, ModalityContract | None]:
+    return {
+        name: ModalityContract(**_tuples(content[name])) if content.get(name) else None for name in ("optical", "sar")
+    }
+
+
+def contract_of_sources(
+    *,
+    statistics: str,
+    bands: Sequence[str],
+    optical: ModalityContract | None = None,
+    sources: Sequence[str | Mapping[str, Any]] | None = None,
+    gsd_m: tuple[float, float] | None = None,
+    train_size: int | None = None,
+) -> InputContract:
+    """Return the contract of a SAR encoder that is trained on a mix, each source normalised by its own statistics.
+
+    Mean and deviation of the whole are those of a mix in equal parts.
+
+    Args:
+        statistics: file or shipped name, see `mmovseg.data.statistics.read_statistics`.
+        bands: names of the SAR channels that all sources give, in order.
+        optical: of the teacher, whose normalisation is that of its own training for all sources.
+        sources: which: names, or sources as `mix_datasets` takes them, of which those with the ratio 0 do not count.
+            None = all of the statistics.
+        gsd_m: see `InputContract`.
+        train_size: side of the training images, pixels.
+
+    Raises:
+        UserError: the statistics are missing or lack a source, or sources differ in unit or number of bands.
+    """
+    table = {name: source for name, source in read_statistics(statistics).items() if source.sar is not None}
+    names = list(table) if sources is None else _names(sources)
+    parts = []
+    for name in names:
+        found = table[name].sar if name in table else None
+        if found is None:
+            raise UserError(f"statistics '{statistics}' have no SAR of {name}; they have: {', '.join(table)}")
+        if len(found.bands) != len(bands):
+            raise UserError(
+                f"statistics '{statistics}' of source '{name}' have {len(found.bands)} SAR bands, not {len(bands)}"
+            )
+        parts.append(SourceContract(name, sar=_of_statistics(found, table[name].sensor or name)))
+    sars = [part.sar for part in parts if part.sar is not None]
+    units = sorted({sar.unit for sar in sars})
+    if len(units) != 1:
+        raise UserError(f"statistics '{statistics}' must have one unit of SAR for all sources, got: {', '.join(units)}")
+    mean = tuple(sum(sar.mean[band] for sar in sars) / len(sars) for band in range(len(bands)))
+    square = [sum(sar.std[band] ** 2 + sar.mean[band] ** 2 for sar in sars) / len(sars) for band in range(len(bands))]
+    whole = ModalityContract(
+        sensor=", ".join(sar.sensor for sar in sars),
+        bands=tuple(bands),
+        unit=units[0],
+        mean=tuple(round(value, 4) for value in mean),
+        std=tuple(round((power - value**2) ** 0.5, 4) for power, value in zip(square, mean, strict=True)),
+    )
+    return InputContract(
+        optical=optical,
+        sar=whole,
+        gsd_m=tuple(gsd_m) if gsd_m is not None else None,  # type: ignore[arg-type]
+        train_size=train_size,
+        sources=tuple(parts),
+    )
+
+
+def _names(sources: Sequence[str | Mapping[str, Any]]) -> list[str]:
+    return [
+        source if isinstance(source, str) else str(source["name"])
+        for source in sources
+        if isinstance(source, str) or source.get("ratio") != 0
+    ]
+
+
+def _of_statistics(found: ModalityStatistics, sensor: str) -> ModalityContract:
+    return ModalityContract(
+        sensor=sensor, bands=found.bands, unit=found.unit, mean=found.mean, std=found.std, clip=found.clip
+    )

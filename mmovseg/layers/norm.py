@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from mmovseg.data.statistics import choose_statistics
 from mmovseg.errors import UserError
 
 
@@ -107,3 +108,29 @@ class SourceNorm(nn.Module):
         norm = self.norms[source]
         assert isinstance(norm, PixelNorm)
         return norm
+
+
+def norm_of_sources(
+    *,
+    statistics: str,
+    modality: Literal["optical", "sar"] = "sar",
+    sources: Sequence[str] | None = None,
+    default: str | None = None,
+) -> SourceNorm:
+    """Build the normalisation of a mix from the statistics of its sources.
+
+    Args:
+        statistics: file or shipped name, see `mmovseg.data.statistics.read_statistics`.
+        modality: which.
+        sources: which; None = all of the statistics.
+        default: see `SourceNorm`.
+
+    Raises:
+        UserError: the statistics are missing or lack a source, a channel is constant, or sources differ in channels.
+    """
+    norms = {}
+    for name, found in choose_statistics(statistics, modality, sources).items():
+        if min(found.std) <= 0:
+            raise UserError(f"statistics '{statistics}': a {modality} channel of source '{name}' has the deviation 0")
+        norms[name] = PixelNorm(mean=found.mean, std=found.std, clip=found.clip)
+    return SourceNorm(norms=norms, default=default)

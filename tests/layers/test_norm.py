@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmovseg.data.statistics import ModalityStatistics, SourceStatistics, write_statistics
 from mmovseg.errors import UserError
-from mmovseg.layers.norm import PixelNorm, SourceNorm
+from mmovseg.layers.norm import PixelNorm, SourceNorm, norm_of_sources
 from mmovseg.modeling.meta_arch.batching import batch_view
 
 NORMS = {"a": {"mean": (-10.0, -20.0), "std": (5.0, 4.0)}, "b": {"mean": (30.0, 20.0), "std": (10.0, 8.0)}}
@@ -66,3 +67,26 @@ def test_other_channels_than_the_constants_are_refused_by_name():
 def test_constants_are_no_weights_but_move_along():
     norm = build()
     assert norm.state_dict() == {} and norm.to(torch.device("meta")).device.type == "meta"
+
+
+def test_constants_come_from_a_file_of_statistics(tmp_path):
+    sources = {
+        name: SourceStatistics(1, "made up", sar=ModalityStatistics("db", ("VV", "VH"), clip=(-40.0, 45.0), **norm))
+        for name, norm in NORMS.items()
+    }
+    write_statistics(tmp_path / "s.json", sources)
+    norm = norm_of_sources(statistics=str(tmp_path / "s.json"), default="b")
+    assert list(norm.norms) == ["a", "b"] and norm.for_item({}).clip == (-40.0, 45.0)
+    view = batch_view([item("a", 0.0), item("b", 100.0)], "sar", "sar_valid", norm, 4)
+    assert view.x[:, 0, 0, 0].tolist() == [2.0, 1.5]
+    assert list(norm_of_sources(statistics=str(tmp_path / "s.json"), sources=["b"]).norms) == ["b"]
+    flat = ModalityStatistics("db", ("VV",), mean=(1.0,), std=(0.0,))
+    write_statistics(tmp_path / "flat.json", {"a": SourceStatistics(1, "made up", sar=flat)})
+    with pytest.raises(UserError, match=r"flat\.json': a sar channel of source 'a' has the deviation 0"):
+        norm_of_sources(statistics=str(tmp_path / "flat.json"))
+
+
+@pytest.mark.parametrize(("name", "channels"), [("cmu_db", 2), ("cmu_amplitude8", 3)])
+def test_shipped_constants_are_norms(name, channels):
+    norm = norm_of_sources(statistics=name)
+    assert len(norm.for_item({"source": "dfc2023"}).mean) == channels
