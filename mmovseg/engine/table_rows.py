@@ -146,7 +146,14 @@ def append_classes(path: str | Path, row: Mapping[str, Any], report: Mapping[str
 
 
 def read_classes(path: str | Path) -> list[dict[str, str]]:
-    """Return the rows of single classes; of a class measured twice (a sitting was stopped in between) the later one."""
+    """Return the rows of single classes; of a class measured twice (a sitting was stopped in between) the later one.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    header = _header(Path(path))
+    if header and header != list(CLASS_FIELDS):
+        raise UserError(f"'{path}' does not hold the IoU of classes: its columns are not {', '.join(CLASS_FIELDS)}")
     latest = {
         tuple(row[name] for name in ("run", "seed", "modality", "dataset", "class")): row for row in read_rows(path)
     }
