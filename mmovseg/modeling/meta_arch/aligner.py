@@ -18,7 +18,7 @@ from mmovseg.data.sample import ModelInput
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import masked_mean_pool
 from mmovseg.layers.distributed import gather_rows, world_size
-from mmovseg.layers.norm import PixelNorm
+from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.layers.queue import FeatureQueue
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.losses import OTHER_BATCH, info_nce, patch_regression
@@ -55,7 +55,7 @@ class PatchAligner(nn.Module):
     Args:
         teacher: frozen encoder of ``teacher_view``; None when every input brings `teacher_features`.
         student: trainable encoder of ``student_view`` with the same taps, width and patch size.
-        teacher_norm, student_norm: pixel constants of the views.
+        teacher_norm, student_norm: pixel constants of the views, one set or one a source.
         teacher_view: ``image_clear`` or ``image``. student_view: ``sar`` or ``image``.
         loss_weights: weight of ``infonce``, ``l1`` and ``mse``; a name left out has weight 0.
         tokens: what is aligned: ``patch`` tokens, one ``global`` embedding an image, or both (their losses are added).
@@ -81,8 +81,8 @@ class PatchAligner(nn.Module):
         *,
         teacher: TimmEncoder | None,
         student: TimmEncoder,
-        teacher_norm: PixelNorm | None,
-        student_norm: PixelNorm,
+        teacher_norm: PixelNorm | SourceNorm | None,
+        student_norm: PixelNorm | SourceNorm,
         teacher_view: str = "image_clear",
         student_view: str = "sar",
         loss_weights: Mapping[str, float] | None = None,
@@ -192,7 +192,13 @@ class PatchAligner(nn.Module):
         self._checked_teachers = digests
 
     def _encode(
-        self, inputs: Sequence[ModelInput], encoder: TimmEncoder, key: str, norm: PixelNorm, *, needed: bool
+        self,
+        inputs: Sequence[ModelInput],
+        encoder: TimmEncoder,
+        key: str,
+        norm: PixelNorm | SourceNorm,
+        *,
+        needed: bool,
     ) -> _Features | None:
         view = batch_view(inputs, key, "sar_valid" if key == "sar" else "valid", norm, encoder.patch_size)
         if view is None:
