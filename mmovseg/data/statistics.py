@@ -133,24 +133,33 @@ class RunningStatistics:
             self._counts[band, filled] += counts
         self.count = total
 
-    def percentile(self, percent: float) -> tuple[float, ...]:
-        """Return the smallest value of each band that `percent` of its pixels do not exceed (nearest rank)."""
-        rank = max(1, math.ceil(self.count * percent / 100 - 1e-9))
-        bins = (np.cumsum(self._counts, axis=1) >= rank).argmax(axis=1)
-        return tuple(np.clip(_value_of(bins), self._minimum, self._maximum).tolist())
+    def percentiles(self, percents: Sequence[float]) -> list[tuple[float, ...]]:
+        """Return for each of `percents` the smallest value of each band that so many pixels do not exceed.
+
+        That is the nearest rank; nothing is interpolated.
+        """
+        found = []
+        for counts, low, high in zip(self._counts, self._minimum, self._maximum, strict=True):
+            filled = np.flatnonzero(counts)
+            upto = np.cumsum(counts[filled])
+            ranks = [max(1, math.ceil(self.count * percent / 100 - 1e-9)) for percent in percents]
+            values = _value_of(filled[np.searchsorted(upto, ranks)])
+            found.append(np.clip(values, low, high).tolist())
+        return list(zip(*found, strict=True))
 
     def finish(self, *, unit: str, bands: Sequence[str], with_clip: bool) -> ModalityStatistics | None:
         """Return the figures, rounded to six digits; None if no pixel was valid."""
         if self.count == 0:
             return None
-        table = {f"{percent:g}": _rounded(self.percentile(percent)) for percent in PERCENTILES}
-        low, high = (self.percentile(percent) for percent in CLIP_PERCENTILES)
+        values = [_rounded(row) for row in self.percentiles(PERCENTILES)]
+        table = {f"{percent:g}": row for percent, row in zip(PERCENTILES, values, strict=True)}
+        low, high = (_rounded(row) for row in self.percentiles(CLIP_PERCENTILES))
         return ModalityStatistics(
             unit=unit,
             bands=tuple(bands),
             mean=_rounded(self._mean),
             std=_rounded(np.sqrt(self._squares / self.count)),
-            clip=_rounded((min(low), max(high))) if with_clip else None,  # type: ignore[arg-type]
+            clip=(min(low), max(high)) if with_clip else None,
             pixels=self.count,
             minimum=_rounded(self._minimum),
             maximum=_rounded(self._maximum),

@@ -57,9 +57,9 @@ def test_whole_numbers_are_exact():
     rasters = [np.random.default_rng(1).integers(0, 256, (9, 11, 3)).astype(np.uint8) for _ in range(3)]
     whole = np.stack(rasters).reshape(-1, 3)
     running = stream(rasters)
-    for percent in (0.1, 1, 37.5, 50, 99.9, 100):
-        expected = np.percentile(whole, percent, axis=0, method="inverted_cdf")
-        assert running.percentile(percent) == tuple(expected.astype(float))
+    percents = (0.1, 1, 37.5, 50, 99.9, 100)
+    expected = np.percentile(whole, percents, axis=0, method="inverted_cdf")
+    assert running.percentiles(percents) == [tuple(row) for row in expected.astype(float).tolist()]
     assert running.finish(unit="uint8", bands="rgb", with_clip=False).clip is None
 
 
@@ -80,7 +80,8 @@ def test_only_valid_pixels_count():
 def test_negative_values_keep_their_order():
     values = np.array([-40.0, -20.5, -0.25, 0.0, 0.25, 3.0], dtype=np.float32)
     running = stream([values.reshape(1, 6, 1)])
-    assert [running.percentile(100 * (i + 1) / 6)[0] for i in range(6)] == values.tolist()
+    found = running.percentiles([100 * (i + 1) / 6 for i in range(6)])
+    assert [value for (value,) in found] == values.tolist()
 
 
 def test_another_number_of_bands_is_refused():
