@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from mmovseg.errors import UserError
 PROGRESS_FILE = "progress.json"
 LOCK_FILE = ".lock"
 _MARGIN = 1.01  # what a file system takes beside the bytes, and the index
-_SYNC_EVERY_BYTES = 256 << 20
+_SYNC_EVERY_S = 10.0  # a killed run loses no more than this
 
 
 @contextmanager
@@ -136,7 +137,7 @@ class FeatureWriter:
             name: _RowFile(folder / f"{name}.npy", rows, shape, dtype, done=done)
             for name, (shape, dtype) in self._shapes.items()
         }
-        self._unsynced = 0
+        self._synced_at = time.monotonic()
 
     def __enter__(self) -> FeatureWriter:
         return self
@@ -154,9 +155,9 @@ class FeatureWriter:
         stored = {name: self._convert(name, rows[name], names) for name in self._files}
         try:
             for name, file in self._files.items():
-                self._unsynced += file.append(stored[name])
+                file.append(stored[name])
             self.done += len(names)
-            if self._unsynced >= _SYNC_EVERY_BYTES:
+            if time.monotonic() - self._synced_at >= _SYNC_EVERY_S:
                 self._sync()
         except OSError as error:
             raise UserError(f"features cannot be written to '{self.folder}': {error.strerror}") from error
@@ -177,7 +178,7 @@ class FeatureWriter:
         for file in self._files.values():
             file.sync()
         _write_json(self.folder / PROGRESS_FILE, {"rows": self.done})
-        self._unsynced = 0
+        self._synced_at = time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -215,10 +216,8 @@ class _RowFile:
         self._file.truncate(size)
         self._file.seek(size)
 
-    def append(self, rows: np.ndarray) -> int:
-        """Write rows and return their number of bytes."""
+    def append(self, rows: np.ndarray) -> None:
         self._file.write(rows.data)
-        return rows.nbytes
 
     def sync(self) -> None:
         self._file.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,12 @@ class Work:
         return [{**self.dicts[image], VIEW_KEY: view} for image, view in rows]
 
 
-def read_work(config: DictConfig) -> Work:
+def read_work(config: DictConfig, built: nn.Module | None = None) -> Work:
     """Build teacher, mapper and data set of an alignment config; the student is not built.
+
+    Args:
+        config: of an alignment.
+        built: the model, if it was built already: its teacher is taken and not built again.
 
     Raises:
         UserError: the config aligns nothing, its mapper shows an endless number of views or no optical raster, or two
@@ -76,8 +80,6 @@ def read_work(config: DictConfig) -> Work:
         raise UserError(
             "the config has no model.teacher with a model.teacher_norm, so there are no features to compute"
         )
-    if "weights" in target_arguments(model.teacher[TARGET])[0] and model.teacher.get("weights") is None:
-        raise UserError("model.teacher.weights is not set: the features of a random teacher are of no use")
     if loader is None or "mapper" not in loader or "dataset" not in loader:
         raise UserError("the config has no dataloader.train with a dataset and a mapper")
     named, _ = target_arguments(model[TARGET])
@@ -93,7 +95,10 @@ def read_work(config: DictConfig) -> Work:
     dicts = different_images(instantiate(loader.dataset))
     if source.modality == "sar" or not all("file_name" in entry for entry in dicts):
         raise UserError("the teacher reads optical rasters, but the config's mapper or data set gives SAR alone")
-    teacher, norm = instantiate(model.teacher), instantiate(model.teacher_norm)
+    if built is None:
+        teacher, norm = instantiate(model.teacher), instantiate(model.teacher_norm)
+    else:
+        teacher, norm = built.teacher, built.teacher_norm
     plain = config_to_dict(config)["model"]
     facts = {key: plain[key] for key in ("teacher", "teacher_norm")}
     return Work(dicts, mapper, source, teacher, norm, view, facts)
@@ -130,8 +135,30 @@ def different_images(dataset: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     return kept
 
 
-def precompute(
-    config: DictConfig,
+def precompute(config: DictConfig, output: str | Path, **options: Any) -> int:
+    """Fill `output` with the features that an alignment config's teacher has for its training images.
+
+    Args:
+        config: `train.device` and `train.num_threads` hold; precision is always float32.
+        output: the folder, see `mmovseg.data.features`.
+        options: of `fill_store`.
+
+    Returns:
+        The number of views computed by this call.
+
+    Raises:
+        UserError: see `read_work` and `fill_store`.
+    """
+    device = choose_device(config.train.device)
+    set_threads(config.train.num_threads, device)
+    work = read_work(config)
+    work.teacher.requires_grad_(False).eval().to(device)
+    work.norm.to(device)
+    return fill_store(work, output, **options)
+
+
+def fill_store(
+    work: Work,
     output: str | Path,
     *,
     dtype: str = "float16",
@@ -140,11 +167,11 @@ def precompute(
     tell: Callable[[str], None] = print,
     show_progress: bool = True,
 ) -> int:
-    """Fill `output` with the features of every image and view; go on where an earlier call was stopped.
+    """Compute the features of every image and view; go on where an earlier call was stopped.
 
     Args:
-        config: of an alignment; `train.device` and `train.num_threads` hold, precision is always float32.
-        output: the folder, see `mmovseg.data.features`.
+        work: its teacher is on its device.
+        output: the folder.
         dtype: ``float16`` or ``float32`` on disk.
         batch_size: views a forward pass.
         num_workers: reading processes.
@@ -155,18 +182,13 @@ def precompute(
         The number of views computed by this call.
 
     Raises:
-        UserError: see `read_work`; views of different sizes; too little disk; a folder that was begun with something
-            else or is being filled by another process; values that float16 cannot hold.
+        UserError: views of different sizes; too little disk; a folder that was begun with something else or is being
+            filled by another process; values that float16 cannot hold.
     """
     if dtype not in ("float16", "float32"):
         raise UserError(f"features are stored as float16 or float32, not '{dtype}'")
     if batch_size < 1 or num_workers < 0:
         raise UserError(f"got --batch-size {batch_size} and --workers {num_workers}; they start at 1 and 0")
-    device = choose_device(config.train.device)
-    set_threads(config.train.num_threads, device)
-    work = read_work(config)
-    work.teacher.requires_grad_(False).eval().to(device)
-    work.norm.to(device)
     folder = Path(output)
     with claim_folder(folder):
         index = make_index(work, dtype)
@@ -177,21 +199,21 @@ def precompute(
             return 0
         free = check_space(folder, index, done)
         tell(f"{describe_size(index)} in '{folder}'; {done} of {rows} views are there, {free / 1e9:.1f} GB are free")
-        loader = (
-            build_test_loader(
-                dataset=work.requests(done, rows), mapper=work.mapper, batch_size=batch_size, num_workers=num_workers
-            )
-            if done < rows
-            else ()
-        )
         bar = tqdm(total=rows, initial=done, unit="view", disable=not show_progress)
         with bar, FeatureWriter(folder, index, done) as writer:
-            for batch in loader:
+            for batch in _batches(work, done, rows, batch_size, num_workers):
                 _check_sizes(batch, work.view, index["image_size"])
                 writer.append(_answer(work, batch), [item["image_id"] for item in batch])
                 bar.update(len(batch))
     tell(f"'{folder}' is complete")
     return rows - done
+
+
+def _batches(work: Work, start: int, stop: int, batch_size: int, num_workers: int) -> Iterable[list[ModelInput]]:
+    if start == stop:  # a run that was stopped after its last row
+        return []
+    dataset = work.requests(start, stop)
+    return build_test_loader(dataset=dataset, mapper=work.mapper, batch_size=batch_size, num_workers=num_workers)
 
 
 def make_index(work: Work, dtype: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,19 @@ from detectron2.utils.events import EventStorage
 
 from mmovseg.config import LazyCall as L
 from mmovseg.config import instantiate, load_config, save_config
+from mmovseg.data.datasets import mix_datasets
 from mmovseg.data.features import FeatureMapper, FeatureStore
+from mmovseg.data.io import FileReader
+from mmovseg.data.miniearth import MiniEarthReader
+from mmovseg.data.readers import SourceReader
 from mmovseg.data.transforms import OpticalJitter, RandomFlip, RandomRotation, ResizeShortestEdge
 from mmovseg.engine.cli import train_main
+from mmovseg.engine.feature_gain import measure_gain
 from mmovseg.engine.features import features_folder, precompute
 from mmovseg.errors import UserError
+from mmovseg.layers.norm import PixelNorm, SourceNorm
+from mmovseg.modeling.backbone import TimmEncoder
+from mmovseg.testing.fakes import write_pairs
 
 SCENES, VIEWS = 5, 2
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,10 +145,6 @@ def refused_teacher(config):
     config.model.teacher = None
 
 
-def refused_weights(config):
-    config.model.teacher.weights = None
-
-
 def refused_modality(config):
     config.dataloader.train.mapper.modality = "sar"
 
@@ -158,7 +163,6 @@ def refused_clouds(config):
             r"is shown with \d+x\d+ pixels and the first one with \d+x\d+; features need views of one size",
         ),
         (refused_teacher, "no model.teacher"),
-        (refused_weights, "model.teacher.weights is not set"),
         (refused_modality, "gives SAR alone"),
         (refused_clouds, "clouds are drawn anew"),
     ],
@@ -203,11 +207,62 @@ def test_the_commands_train_from_one_config(tmp_path, capsys):
     assert torch.__version__.startswith(made["versions"]["torch"])
 
 
-def test_the_command_says_what_is_missing(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --output"),
+        (["--output", "never", "model.teacher.weights=null"], "a random teacher is of no use"),
+        (["--measure", "0"], "--measure needs at least 1 step, got 0"),
+    ],
+)
+def test_the_command_says_what_is_missing(tmp_path, capsys, arguments, message):
     tool = _tool("precompute_features")
     with pytest.raises(SystemExit) as stopped:
-        tool.main(["--config-file", "projects/CMU/configs/cmu_xs.py"])
-    assert stopped.value.code == 2 and "give --output" in capsys.readouterr().err
+        tool.main(["--config-file", "projects/CMU/configs/cmu_xs.py", *arguments])
+    assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_gain_is_measured_with_the_teacher_left_out(monkeypatch):
+    config, answered = small_config(), []
+    encode = TimmEncoder.encode
+    monkeypatch.setattr(TimmEncoder, "encode", lambda self, x: answered.append(self.freeze) or encode(self, x))
+    text = measure_gain(config, steps=1)
+    found = re.search(r"ratio +step ([\d.]+)  together ([\d.]+)", text)
+    assert found and 0.5 < float(found[1]) < 5
+    # 1 view for the sizes and 8 views of 4 scenes in one batch of 16 for the store; then three steps each way
+    assert (answered.count(True), answered.count(False)) == (2 + 3, 6)
+    assert "all views once:" in text and "a run of 2 iterations then saves" in text
+
+
+def test_mixed_sources_are_kept_apart(tmp_path):
+    pairs = write_pairs(tmp_path / "pairs", count=2, height=64, width=64)
+    config = small_config()
+    mapper = config.dataloader.train.mapper
+    config.dataloader.train.dataset = L(mix_datasets)(
+        sources=[
+            {"name": "files", "dataset": pairs.dicts},
+            {"name": "made", "dataset": "miniearth_train", "options": {"num_scenes": 2}},
+        ]
+    )
+    mapper.reader = L(SourceReader)(readers={"files": L(FileReader)(), "made": L(MiniEarthReader)()})
+    mapper.vocabulary, mapper.geometry, mapper.optical_photometric = None, [], None
+    pixels = config.model.teacher_norm
+    config.model.teacher_norm = L(SourceNorm)(
+        norms={"files": L(PixelNorm)(mean=[100.0] * 3, std=[50.0] * 3), "made": pixels}
+    )
+    run(config, tmp_path / "store")
+    store = FeatureStore(tmp_path / "store")
+    assert store.index["images"] == ["files/000000", "files/000001", "made/miniearth_train_000000"] + [
+        "made/miniearth_train_000001"
+    ]
+    plain, model = instantiate(mapper), instantiate(config.model).train()
+    dicts = instantiate(config.dataloader.train.dataset)
+    stored = FeatureMapper(plain, features=tmp_path / "store")
+    model.student_norm = SourceNorm(norms={"files": model.student_norm, "made": model.student_norm})
+    assert losses(model, stored, dicts) == pytest.approx(losses(model, plain, dicts), rel=2e-3)
+    mapper.reader.readers.files = L(FileReader)(optical_range=[0, 200])
+    with pytest.raises(UserError, match=r"reader\.readers\.files\.optical_range is null, not \[0, 200\]"):
+        FeatureMapper(instantiate(mapper), features=tmp_path / "store")
 
 
 def _tool(name):
