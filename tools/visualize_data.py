@@ -69,8 +69,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def from_config(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary, SarUnit]:
-    """Return the batches of a config's loader, read in this process, the classes of its labels, the unit of its SAR."""
+def from_config(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary | None, SarUnit]:
+    """Return the batches of a config's loader, read here, the classes of its labels if any, the unit of its SAR."""
     config = apply_overrides(load_config(args.config_file), args.overrides)
     node = OmegaConf.select(config, f"dataloader.{args.loader}")
     if not isinstance(node, DictConfig) or "mapper" not in node:
@@ -81,7 +81,7 @@ def from_config(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], V
     return instantiate(node), mapper.asked if mapper.is_train else mapper.vocabulary, unit
 
 
-def from_dataset(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary, SarUnit]:
+def from_dataset(args: argparse.Namespace) -> tuple[Iterable[list[ModelInput]], Vocabulary | None, SarUnit]:
     """Return the samples of a registered data set, its classes and the unit of its SAR."""
     dataset = get_dataset(args.dataset)
     vocabulary = get_vocabulary(MetadataCatalog.get(args.dataset).vocabulary)
@@ -101,7 +101,9 @@ def _unit_of(sar: np.ndarray | None) -> SarUnit:
     return "amplitude8" if ((values == np.rint(values)) & (values >= 0) & (values <= 255)).all() else "db"
 
 
-def panels(item: ModelInput, vocabulary: Vocabulary, sar_unit: SarUnit = "db", sar_limits: Limits = None) -> Cells:
+def panels(
+    item: ModelInput, vocabulary: Vocabulary | None, sar_unit: SarUnit = "db", sar_limits: Limits = None
+) -> Cells:
     """Return the pictures of one sample, (H, W, 3) uint8 or (H, W) in 0..1 for opacity, by column title."""
     cells: Cells = {}
     valid = item["valid"].numpy() if "valid" in item else None
@@ -119,7 +121,7 @@ def panels(item: ModelInput, vocabulary: Vocabulary, sar_unit: SarUnit = "db", s
         cells["SAR"] = sar_to_rgb(sar, there, unit=sar_unit, limits_db=sar_limits)
     if "cloud_alpha" in item:
         cells["cloud opacity"] = item["cloud_alpha"].numpy()
-    if "sem_seg" in item:
+    if "sem_seg" in item and vocabulary is not None:
         colors = color_labels(item["sem_seg"].numpy(), vocabulary.colors)
         below = cells.get("without cloud", cells.get("optical", cells.get("SAR")))
         if below is not None and below.shape == colors.shape:
@@ -132,7 +134,7 @@ def panels(item: ModelInput, vocabulary: Vocabulary, sar_unit: SarUnit = "db", s
 def draw_page(
     items: Sequence[ModelInput],
     path: Path,
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None,
     title: str,
     sar_unit: SarUnit = "db",
     sar_limits: Limits = None,
@@ -142,7 +144,8 @@ def draw_page(
     columns = list(dict.fromkeys(name for cells in rows for name in cells))
     left, top, step_x, step_y = 0.12, 0.62, CELL_IN + GAP_IN, CELL_IN + 0.26
     width = max(2 * left + step_x * len(columns) - GAP_IN, 4.0)
-    height = top + legend_height_in(vocabulary, width) + step_y * len(rows)
+    bottom = 0.3 if vocabulary is None else legend_height_in(vocabulary, width)
+    height = top + bottom + step_y * len(rows)
     figure = new_figure(width, height)
     write(figure, left, height - 0.18, title, size=11, bold=True, align="left")
     for j, name in enumerate(columns):
@@ -157,7 +160,10 @@ def draw_page(
     shown = "as stored" if sar_unit == "amplitude8" else "VV | VH | VV - VH with fixed dB limits"
     if sar_limits is not None and sar_unit != "amplitude8":
         shown = f"first channel, {sar_limits[0]:g} to {sar_limits[1]:g} dB"
-    add_legend(figure, vocabulary, note=f"white: 255, ignored.  SAR: {shown}")
+    if vocabulary is None:
+        write(figure, width / 2, 0.09, f"SAR: {shown}", size=7.5, color=FAINT)
+    else:
+        add_legend(figure, vocabulary, note=f"white: 255, ignored.  SAR: {shown}")
     save_figure(figure, path)
 
 

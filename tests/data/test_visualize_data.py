@@ -92,3 +92,18 @@ def test_mistakes_are_one_sentence(tmp_path, capsys, arguments, message):
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_unlabelled_pairs_of_a_mix(tmp_path, capsys):
+    from mmovseg.testing.fakes import write_pairs
+
+    write_pairs(tmp_path / "pairs", count=2)
+    (tmp_path / "mix.py").write_text(
+        "from mmovseg.config import get_config\n"
+        "dataloader = get_config('projects/CMU/configs/common/folder_data.py').dataloader\n"
+        f"dataloader.train.dataset.sources[0].dataset.optical_dir = {str(tmp_path / 'pairs' / 'optical')!r}\n"
+        f"dataloader.train.dataset.sources[0].dataset.sar_dir = {str(tmp_path / 'pairs' / 'sar')!r}\n"
+    )
+    visualize_data.main(["--config-file", str(tmp_path / "mix.py"), "--num", "2", "--output", str(tmp_path / "out")])
+    picture = np.asarray(Image.open(capsys.readouterr().out.strip()).convert("RGB"))
+    assert picture.shape[0] > 300 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 500
