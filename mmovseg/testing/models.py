@@ -9,7 +9,9 @@ from omegaconf import DictConfig
 
 from mmovseg.checkpoint.save import save_weights
 from mmovseg.config import LazyCall, instantiate, load_config, save_config
-from mmovseg.data.datasets import load_pair_folder
+from mmovseg.config.instantiate import TARGET, resolve_target
+from mmovseg.config.loading import walk_calls
+from mmovseg.data.datasets import get_dataset, load_pair_folder
 from mmovseg.data.io import FileReader
 from mmovseg.data.sample import Modality
 from mmovseg.engine.run import forget_foundation_weights
@@ -51,8 +53,10 @@ def write_tiny_run(folder: str | Path, name: str = "miniearth/mmovseg_xs.py") ->
     config = load_config(name)
     _shrink(config, Path(folder))
     config.dataloader.train.dataset.num_scenes = 8
-    if "test" in config.dataloader:
-        config.dataloader.test.dataset.num_scenes = 4
+    for part in ("test", "evaluator"):
+        for _, node in walk_calls(config.dataloader.get(part)):
+            if resolve_target(node[TARGET]) is get_dataset:
+                node.num_scenes = 4
     save_config(config, Path(folder) / "config.yaml")
     return Path(folder) / "config.yaml"
 
