@@ -121,6 +121,20 @@ def test_similarity_fusion_follows_the_formula():
     torch.testing.assert_close(fusion(dense, globally), expected)
 
 
+@torch.no_grad()
+def test_match_rises_with_the_cosines_whatever_the_signs_of_the_channels():
+    fusion = SimilarityFusion(4)
+    for layer in (fusion.embed_dense, fusion.embed_global):
+        layer.weight[:3] = -layer.weight[:3].abs() - 0.01  # three of four channels fall with the match
+        layer.weight[3:] = layer.weight[3:].abs() + 0.01
+    cosines = torch.linspace(-0.9, 0.9, 5)[:, None, None, None].expand(-1, 1, 13, 13)
+    fused = fusion(cosines, cosines)[..., 6, 6]
+    assert (fused.mean(dim=1).diff() < 0).all()
+    matches = fusion.match(fused[:, :, None, None])[:, 0, 0]
+    assert (matches.diff() > 0).all()
+    torch.testing.assert_close(fusion.match(fused.unflatten(0, (1, 5))[..., None, None])[0, :, 0, 0], matches)
+
+
 def test_guided_double_conv_equals_concatenation_over_classes():
     block = GuidedDoubleConv(6, 5, 16)
     x, guidance = torch.randn(2 * 3, 6, 7, 9), torch.randn(2, 5, 7, 9)

@@ -43,6 +43,18 @@ class SimilarityFusion(nn.Module):
         globally = torch.sigmoid(self.embed_global(globally * self.scale))
         return torch.sigmoid(self.fuse(torch.cat([dense, globally], dim=1))) + globally
 
+    def match(self, fused: Tensor) -> Tensor:
+        """Read h_fuse as one map, for pictures: (..., C, h, w) -> (..., h, w), higher where the match is better.
+
+        Training leaves some channels rising and others falling with the match, so their mean can show the reverse. Each
+        is weighed by its change from the worst match everywhere, both cosines -1, to the best, both 1.
+        """
+        side = 13  # what two 7x7 kernels see
+        ends = fused.new_tensor([-1.0, 1.0])[:, None, None, None].expand(-1, 1, side, side)
+        worst, best = self(ends, ends)[:, :, side // 2, side // 2]
+        weights = best - worst
+        return torch.einsum("...chw,c->...hw", fused, weights) / weights.abs().sum().clamp_min(1e-12)
+
 
 class DualEncoderFusionHead(nn.Module):
     """DEF: dense-text and global-text similarity, fusion, FPN-style decoder, one linear classifier for every class.
@@ -220,7 +232,7 @@ class DualEncoderFusionHead(nn.Module):
             stages = {
                 "global_similarity": global_map,
                 "dense_similarity": dense_maps.get(self.levels[-1], global_map),
-                "fused": embedded[-1].mean(dim=1).unflatten(0, (-1, num_classes)),
+                "fused": self.fusions[-1].match(embedded[-1]).unflatten(0, (-1, num_classes)),  # type: ignore[operator]
                 "scores": logits,
             }
             for name, value in stages.items():

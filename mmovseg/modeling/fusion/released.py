@@ -236,7 +236,7 @@ class CostAggregationHead(nn.Module):
 
         logits = self._by_class(decode, volume)[:, :, 0]
         if explain is not None:
-            explain |= {"global_similarity": globally, "dense_similarity": densely, "fused": fused.mean(dim=2)}
+            explain |= {"global_similarity": globally, "dense_similarity": densely, "fused": self.fusion.match(fused)}
             explain |= {"aggregated": volume.mean(dim=2), "scores": logits}
         return logits
 

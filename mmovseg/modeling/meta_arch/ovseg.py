@@ -182,9 +182,9 @@ class MMOVSeg(nn.Module):
         """Return the stages of the fusion for each image, for pictures as in Fig. 5.
 
         Returns:
-            One dict an image: ``global_similarity``, ``dense_similarity`` (cosines), ``fused`` (mean over channels of
-            h_fuse), with the head ``released`` ``aggregated`` (mean over channels after all attention), ``scores``
-            (logits), each (K, h, w) on its own grid.
+            One dict an image: ``global_similarity``, ``dense_similarity`` (cosines), ``fused`` (h_fuse, its channels
+            weighed by `SimilarityFusion.match`), with the head ``released`` ``aggregated`` (mean over channels after
+            all attention), ``scores`` (logits), each (K, h, w) on its own grid.
         """
         was_training = self.training
         self.eval()
