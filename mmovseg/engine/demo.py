@@ -15,23 +15,22 @@ from typing import Any
 import torch
 
 from mmovseg.config import instantiate, load_config
-from mmovseg.data.clouds import COVERED_ALPHA
 from mmovseg.data.sample import MODALITIES, Modality, ModelInput
 from mmovseg.data.vocabulary import Vocabulary
+from mmovseg.engine.attention import explain_scenes
 from mmovseg.engine.cli import train_main
+from mmovseg.engine.scenes import LOOK_THROUGH, choose_scenes
 from mmovseg.evaluation.metrics import HEADLINE
 from mmovseg.evaluation.report import format_percent, text_table, write_text
 from mmovseg.evaluation.sem_seg import result_path
 from mmovseg.inference.predictor import Predictor
-from mmovseg.visualization.heatmaps import HeatmapScene, draw_heatmaps
+from mmovseg.visualization.heatmaps import draw_heatmaps
 from mmovseg.visualization.panels import PanelRow, draw_panels
 
 TYPICAL_MINUTES = 7
 NAMES: dict[Modality, str] = {"both": "fused", "optical": "optical", "sar": "sar"}
 _TITLES = {"both": "optical + SAR, fused", "optical": "optical only", "sar": "SAR only"}
-_PANEL_ROWS, _HEATMAP_SCENES, _HEATMAP_PROMPTS = 4, 2, 4
-_LOOK_THROUGH = 150
-_PICTURE_COVERS = ((0.4, 0.6), (0.6, 0.8), (0.25, 0.4), (0.8, 1.01))
+_PANEL_ROWS, _HEATMAP_SCENES = 4, 2
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def table(summary: dict[str, Any]) -> str:
 def draw_pictures(settings: DemoSettings, checkpoints: dict[Modality, str]) -> None:
     """Draw `panel.png` and `heatmaps.png` for a few test scenes, chosen by what they show and never by the result."""
     predictors = {modality: Predictor(settings.config_file(modality), checkpoints[modality]) for modality in MODALITIES}
-    vocabulary, items = choose_scenes(settings)
+    vocabulary, items = scenes_to_draw(settings)
     answers = {modality: [_labels(predictor, item) for item in items] for modality, predictor in predictors.items()}
     titles = {"both": "fused", "optical": "optical only", "sar": "SAR only"}
     rows = [
@@ -143,50 +142,19 @@ def draw_pictures(settings: DemoSettings, checkpoints: dict[Modality, str]) -> N
     draw_panels(rows, settings.output / "panel.png", vocabulary=vocabulary, title="MiniEarth test scenes under clouds")
     model: Any = predictors["both"].model
     chosen = items[:_HEATMAP_SCENES]
-    scenes = [
-        HeatmapScene(
-            image=item["image"].permute(1, 2, 0).numpy(),
-            maps={name: values.numpy() for name, values in stages.items()},
-            prompts=heatmap_prompts(item, vocabulary),
-            truth=item["sem_seg"].numpy(),
-        )
-        for item, stages in zip(chosen, model.explain(chosen), strict=True)
-    ]
+    scenes = explain_scenes(model, chosen, vocabulary=vocabulary)
     draw_heatmaps(
         scenes, settings.output / "heatmaps.png", vocabulary=vocabulary, title="Where each stage of the fusion looks"
     )
 
 
-def choose_scenes(settings: DemoSettings) -> tuple[Vocabulary, list[ModelInput]]:
-    """Return the label space and test scenes to draw, with their clouds, looking at labels and clouds only.
-
-    For each range of cloud cover the first scene in which every unseen class covers 3% or more; when the test set has
-    none, the first scenes that are not taken yet.
-    """
+def scenes_to_draw(settings: DemoSettings) -> tuple[Vocabulary, list[ModelInput]]:
+    """Return the label space and test scenes to draw, with their clouds; see `choose_scenes`."""
     config = load_config(settings.config_file("both"))
-    dataset = instantiate(config.dataloader.test.dataset)[: settings.num_scenes or _LOOK_THROUGH]
+    dataset = instantiate(config.dataloader.test.dataset)[: settings.num_scenes or LOOK_THROUGH]
     mapper = instantiate(config.dataloader.test.mapper)
-    vocabulary: Vocabulary = mapper.vocabulary
     items = [mapper(dict(scene)) for scene in dataset]
-    chosen: list[int] = []
-    for low, high in _PICTURE_COVERS:
-        for i, item in enumerate(items):
-            cover = float((item["cloud_alpha"] > COVERED_ALPHA).float().mean())
-            shares = [float((item["sem_seg"] == label).float().mean()) for label in vocabulary.unseen_ids]
-            if i not in chosen and low <= cover < high and min(shares, default=1.0) >= 0.03:
-                chosen.append(i)
-                break
-    rest = [i for i in range(len(items)) if i not in chosen]
-    chosen += rest[: max(0, _PANEL_ROWS - len(chosen))]
-    return vocabulary, [items[i] for i in chosen[:_PANEL_ROWS]]
-
-
-def heatmap_prompts(item: ModelInput, vocabulary: Vocabulary) -> list[int]:
-    """Return the prompts to draw for a scene: its largest seen classes, then its unseen ones."""
-    areas = torch.bincount(item["sem_seg"][item["sem_seg"] < len(vocabulary)], minlength=len(vocabulary))
-    unseen = [label for label in vocabulary.unseen_ids if areas[label] > 0][: _HEATMAP_PROMPTS // 2]
-    seen = sorted((label for label in vocabulary.seen_ids if areas[label] > 0), key=lambda label: -int(areas[label]))
-    return seen[: _HEATMAP_PROMPTS - len(unseen)] + unseen
+    return mapper.vocabulary, [items[i] for i in choose_scenes(items, mapper.vocabulary, _PANEL_ROWS)]
 
 
 def _introduction(settings: DemoSettings) -> str:

@@ -1,8 +1,8 @@
 """Where each stage of the fusion looks for a prompt, after Figure 5 of the MM-OVSeg paper.
 
-Columns: the RGB image; h_gt, similarity of the global CLIP features with the prompt; h_dt, similarity of the fused
-dense (optical + SAR) features; h_fuse, both joined; with the head of the release, this after attention among places
-and classes; and the final score. Rows: prompts, seen and unseen.
+Columns: the RGB and the SAR image; h_gt, similarity of the global CLIP features with the prompt; h_dt, similarity of
+the fused dense (optical + SAR) features; h_fuse, both joined; with the head of the release, this after attention among
+places and classes; and the final score. Rows: prompts, seen and unseen.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ STAGES: tuple[tuple[str, str, str], ...] = (
     ("aggregated", "$h_{agg}$", "after attention"),
     ("scores", "score", "after the decoder"),
 )
+_PICTURES = {"image": ("RGB", "as the model sees it"), "sar": ("SAR", "as the model sees it")}
 _CELL_IN = 1.5
 _GAP_IN = 0.07
 
@@ -36,16 +37,27 @@ _GAP_IN = 0.07
 class HeatmapScene:
     """One scene and the prompts to draw for it.
 
-    image: (H, W, 3) on the 0..255 scale, as the model saw it.
+    image: (H, W, 3) on the 0..255 scale, as the model saw it; None when it saw SAR alone.
     maps: stage -> (K, h, w) of any range and size, K in the order of the vocabulary.
     prompts: indices of the classes to draw.
-    truth: (H, W) labels; the class is outlined where it is given.
+    truth: labels of the same ground, of any size; the class is outlined where it is given.
+    sar: (H, W, 3) uint8, SAR in display colours; None leaves its cell empty.
     """
 
-    image: np.ndarray
+    image: np.ndarray | None
     maps: Mapping[str, np.ndarray]
     prompts: Sequence[int]
     truth: np.ndarray | None = None
+    sar: np.ndarray | None = None
+
+    @property
+    def background(self) -> np.ndarray:
+        """(H, W, 3) uint8 under the maps: the image, or SAR where there is none."""
+        if self.image is not None:
+            return optical_to_rgb(self.image)
+        if self.sar is None:
+            raise ValueError("a scene needs an image or SAR to be drawn")
+        return self.sar
 
 
 def draw_heatmaps(
@@ -56,7 +68,7 @@ def draw_heatmaps(
     title: str = "",
     against_others: bool = True,
 ) -> None:
-    """Draw one row for each prompt of each scene, one column for each stage that any scene has.
+    """Draw one row for each prompt of each scene, one column for each image and each stage that any scene has.
 
     Each map is normalised by itself (1st to 99th percentile), so colours compare places within a map, not maps. The
     white line is the outline of the class in the ground truth. Prompts that training never saw are underlined.
@@ -75,10 +87,13 @@ def draw_heatmaps(
         raise ValueError("nothing to draw: no prompts or no maps")
     left, right, top, bottom, between = 1.15, 0.12, 0.55 + (0.34 if title else 0), 0.34, 0.14
     step = _CELL_IN + _GAP_IN
-    width = left + right + step * (1 + len(stages)) - _GAP_IN
+    pictures = [name for name in ("image", "sar") if any(getattr(scene, name) is not None for scene in scenes)]
+    titles = [_PICTURES[name] for name in pictures] + [(stage[1], stage[2]) for stage in stages]
+    columns = pictures + [stage[0] for stage in stages]
+    width = left + right + step * len(columns) - _GAP_IN
     height = top + bottom + step * count + between * (len(scenes) - 1)
     figure = new_figure(width, height)
-    for j, (head, sub) in enumerate([("RGB", "as the model sees it"), *((stage[1], stage[2]) for stage in stages)]):
+    for j, (head, sub) in enumerate(titles):
         x = left + j * step + _CELL_IN / 2
         write(figure, x, height - top + 0.31, head, size=10.5, bold=True)
         write(figure, x, height - top + 0.11, sub, size=7.5, color=FAINT)
@@ -91,7 +106,7 @@ def draw_heatmaps(
             label = write(figure, left - 0.12, y + _CELL_IN / 2, entry.name, size=10, align="right")
             if not entry.seen:
                 marked.append(label)
-            _draw_row(figure, scene, k, [stage[0] for stage in stages], left, y, against_others)
+            _draw_row(figure, scene, k, columns, left, y, against_others)
         y -= between
     if title:
         write(figure, 0.15, height - 0.2, title, size=11.5, bold=True, align="left")
@@ -119,18 +134,30 @@ def response(maps: np.ndarray, k: int, *, against_others: bool) -> np.ndarray:
 
 
 def _draw_row(
-    figure: Figure, scene: HeatmapScene, k: int, stages: Sequence[str], left: float, y: float, against_others: bool
+    figure: Figure, scene: HeatmapScene, k: int, columns: Sequence[str], left: float, y: float, against_others: bool
 ) -> None:
-    image = optical_to_rgb(scene.image)
-    for j, stage in enumerate((None, *stages)):
-        if stage is not None and stage not in scene.maps:
+    background = scene.background
+    inside = _inside(scene.truth, k, background)
+    pictures = {"image": optical_to_rgb(scene.image) if scene.image is not None else None, "sar": scene.sar}
+    for j, column in enumerate(columns):
+        picture = pictures.get(column)
+        if column in scene.maps:
+            picture = heat_overlay(background, response(scene.maps[column], k, against_others=against_others))
+        if picture is None:
             continue
         axes = place_axes(figure, left + j * (_CELL_IN + _GAP_IN), y, _CELL_IN, _CELL_IN)
-        picture = image
-        if stage is not None:
-            picture = heat_overlay(image, response(scene.maps[stage], k, against_others=against_others))
-        axes.imshow(picture, interpolation="nearest" if stage is None else "bilinear")
-        inside = None if scene.truth is None else scene.truth == k
-        if j and inside is not None and inside.any() and not inside.all():
-            outline = axes.contour(inside.astype(float), levels=[0.5], colors="white", linewidths=0.8)
+        axes.imshow(picture, interpolation="nearest" if column in pictures else "bilinear")
+        if column not in pictures and inside is not None:
+            outline = axes.contour(inside, levels=[0.5], colors="white", linewidths=0.8)
             outline.set_path_effects([Stroke(linewidth=1.7, foreground="black"), Normal()])
+
+
+def _inside(truth: np.ndarray | None, k: int, background: np.ndarray) -> np.ndarray | None:
+    """(H, W) float of the background, 1 where the label is `k`; None where there is nothing to outline."""
+    import cv2  # only pictures need it
+
+    if truth is None:
+        return None
+    size = background.shape[1], background.shape[0]
+    inside = cv2.resize((truth == k).astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
+    return inside if inside.any() and not inside.all() else None

@@ -1,0 +1,91 @@
+"""The image pair that a command line names, as arrays in the units of the model."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from mmovseg.data.io import FileReader
+from mmovseg.data.sample import MODALITIES, DatasetDict
+from mmovseg.data.sar import SAR_UNITS, SarUnit, convert_sar
+from mmovseg.errors import UserError
+
+
+def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `read_pair` reads."""
+    parser.add_argument("--optical", metavar="FILE", help="optical image (8/16-bit, float with --optical-range)")
+    parser.add_argument("--sar", metavar="FILE", help="SAR image of the same size")
+    parser.add_argument("--modality", choices=MODALITIES, default="both", help="ignore one of two given images")
+    parser.add_argument("--sar-unit", choices=SAR_UNITS, help="default: amplitude8 for 8-bit files, else db")
+    parser.add_argument("--sar-bands", type=int, nargs="+", metavar="N", help="1-based, in the order of the model")
+    parser.add_argument("--optical-bands", type=int, nargs="+", metavar="N", help="1-based red, green, blue")
+    parser.add_argument(
+        "--optical-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of black and white"
+    )
+
+
+def read_pair(
+    args: argparse.Namespace, *, sar_unit: SarUnit = "db", polarisations: int | None = None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Read what the command line names.
+
+    Args:
+        args: with the arguments of `add_pair_arguments`.
+        sar_unit: the model's.
+        polarisations: how many SAR channels the model wants; None takes what the file has.
+
+    Returns:
+        Optical (H, W, B) on the 0..255 scale and SAR (H, W, P) in `sar_unit`; None for an image that is not there. NaN
+        is not data.
+
+    Raises:
+        UserError: neither image is given, a file is unusable, its unit is unclear, or the two differ in size.
+    """
+    paths: DatasetDict = {}
+    if args.optical and args.modality != "sar":
+        paths["file_name"] = args.optical
+    if args.sar and args.modality != "optical":
+        paths["sar_file_name"] = args.sar
+    if not paths:
+        raise UserError(f"no image to segment for modality '{args.modality}': give --optical, --sar or both")
+    sample = FileReader(bands=args.optical_bands, optical_range=args.optical_range, sar_bands=args.sar_bands)(paths)
+    optical, sar = sample.optical, sample.sar
+    if optical is not None and sample.optical_valid is not None and not sample.optical_valid.all():
+        optical = np.where(sample.optical_valid[..., None], optical, np.nan)
+    if sar is not None:
+        unit = args.sar_unit or guess_sar_unit(sar, args.sar)
+        sar = fit_polarisations(convert_sar(sar, unit_in=unit, unit_out=sar_unit), polarisations, args.sar)
+    return optical, sar
+
+
+def guess_sar_unit(sar: np.ndarray, path: str) -> SarUnit:
+    """Return the unit that values suggest and say so: whole numbers 0..255 are amplitude8, values below 0 are dB.
+
+    Raises:
+        UserError: the values fit both dB and power.
+    """
+    values = sar[np.isfinite(sar)]
+    if values.size and values.min() >= 0 and values.max() <= 255 and (values == np.rint(values)).all():
+        unit: SarUnit = "amplitude8"
+    elif values.size == 0 or values.min() < 0:
+        unit = "db"
+    else:
+        raise UserError(f"the unit of '{path}' is unclear (values {values.min():g}..{values.max():g}); give --sar-unit")
+    print(f"reading '{path}' as {unit} (--sar-unit changes that)")
+    return unit
+
+
+def fit_polarisations(sar: np.ndarray, wanted: int | None, path: str) -> np.ndarray:
+    """Return SAR with as many channels as the model wants: a single (or grey) band stands in for all, with a notice.
+
+    Raises:
+        UserError: there are several different bands, and not as many as the model wants.
+    """
+    count = sar.shape[2]
+    if wanted is None or count == wanted:
+        return sar
+    if not np.array_equal(sar, np.repeat(sar[..., :1], count, axis=2), equal_nan=True):
+        raise UserError(f"'{path}' has {count} bands, the model wants {wanted}; choose with --sar-bands")
+    print(f"'{path}' has one polarisation, the model wants {wanted}: it is given the same one {wanted} times")
+    return np.repeat(sar[..., :1], wanted, axis=2)
