@@ -18,6 +18,7 @@ from mmovseg.data.transforms import (
     ResizeShortestEdge,
     ResizeTransform,
     Rotate90Transform,
+    ShiftTransform,
 )
 from mmovseg.errors import UserError
 
@@ -170,6 +171,7 @@ def test_same_generator_same_result_and_no_global_state(name):
         Rotate90Transform(31, 45, 3),
         ResizeTransform(31, 45, 62, 80),
         AffineTransform(31, 45, 25.0, 3.0, -2.0),
+        ShiftTransform(31, 45, -7, 4),
     ],
 )
 def test_inverse_takes_points_back(transform):
@@ -192,6 +194,20 @@ def test_translation_by_whole_pixels_is_exact():
     sample.transform(AffineTransform(20, 30, 0.0, 4.0, -3.0))
     np.testing.assert_array_equal(sample.optical[:17, 4:], image[3:, :26])
     assert not sample.optical_valid[17:].any() and not sample.optical_valid[:, :4].any()
+
+
+@pytest.mark.parametrize("shift", [(4, -3), (-5, 2), (0, 7), (-1, 0), (0, 0), (30, 1), (3, -25)])
+def test_a_shift_is_the_affine_one_without_interpolation(shift):
+    rng = np.random.default_rng(0)
+    rasters = {"optical": rng.integers(0, 255, (20, 30, 3)).astype(np.uint8), "sar": rng.normal(size=(20, 30, 2))}
+    rasters["sem_seg"] = rng.integers(0, 5, (20, 30)).astype(np.uint8)
+    moved = []
+    for transform in (ShiftTransform(20, 30, *shift), AffineTransform(20, 30, 0.0, *shift)):
+        moved.append(JointSample(rng=rng, **rasters))
+        moved[-1].transform(transform)
+    for name in ("optical", "optical_valid", "sar_valid", "sem_seg"):
+        np.testing.assert_array_equal(getattr(moved[0], name), getattr(moved[1], name))
+    np.testing.assert_allclose(moved[0].sar, moved[1].sar, atol=1e-4)
 
 
 def test_pad_never_crops_and_crop_never_pads():

@@ -13,6 +13,7 @@ from mmovseg.data.transforms.geometry import (
     ResizeShortestEdge,
     ResizeTransform,
     Rotate90Transform,
+    ShiftTransform,
 )
 from mmovseg.data.transforms.joint import JointSample
 from mmovseg.data.transforms.official import GREY, PilResizeShortestEdge, PilResizeTransform, lay_on_canvas
@@ -37,5 +38,6 @@ __all__ = [
     "ResizeTransform",
     "Rotate90Transform",
     "SarJitter",
+    "ShiftTransform",
     "lay_on_canvas",
 ]

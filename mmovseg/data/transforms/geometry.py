@@ -74,6 +74,46 @@ class Rotate90Transform(IndexTransform):
         return Rotate90Transform(height, width, -self.turns % 4)
 
 
+class ShiftTransform(IndexTransform):
+    """Shift by whole pixels; the canvas keeps its size, and what comes in from outside is 0 in images, 255 in labels.
+
+    Args:
+        height: of input and output, pixels.
+        width: of input and output, pixels.
+        shift_x_px: to the right.
+        shift_y_px: downwards.
+    """
+
+    def __init__(self, height: int, width: int, shift_x_px: int, shift_y_px: int) -> None:
+        super().__init__()
+        self.height, self.width = height, width
+        self.shift_x_px, self.shift_y_px = shift_x_px, shift_y_px
+
+    def _shifted(self, array: np.ndarray, fill: float) -> np.ndarray:
+        moved = np.full_like(array, fill)
+        down, right = self.shift_y_px, self.shift_x_px
+        if abs(down) < self.height and abs(right) < self.width:
+            rows = slice(max(0, down), self.height + min(0, down)), slice(max(0, -down), self.height - max(0, down))
+            columns = (
+                slice(max(0, right), self.width + min(0, right)),
+                slice(max(0, -right), self.width - max(0, right)),
+            )
+            moved[rows[0], columns[0]] = array[rows[1], columns[1]]
+        return moved
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        return self._shifted(img, 0)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return self._shifted(segmentation, IGNORE_LABEL)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords + np.array([self.shift_x_px, self.shift_y_px])
+
+    def inverse(self) -> Transform:
+        return ShiftTransform(self.height, self.width, -self.shift_x_px, -self.shift_y_px)
+
+
 class ResizeTransform(ResampleTransform):
     """Resize the whole raster; anti-aliased bilinear for images, nearest by pixel centre for labels.
 
@@ -309,7 +349,7 @@ class RandomTranslation(_Sampled):
     def get_transform(self, image: np.ndarray, rng: np.random.Generator) -> Transform:
         height, width = image.shape[:2]
         shift_x, shift_y = np.rint(rng.uniform(-self.max_fraction, self.max_fraction, 2) * (width, height))
-        return AffineTransform(height, width, 0.0, float(shift_x), float(shift_y))
+        return ShiftTransform(height, width, int(shift_x), int(shift_y))
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
