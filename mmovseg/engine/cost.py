@@ -131,8 +131,9 @@ def measure_here(job: Job) -> dict[str, Any]:
     Returns:
         ``seconds`` and ``cpu_seconds`` of every step, ``shares`` of the step's time by stage (0..1, training only),
         ``parts`` by part of the model (forward only), ``frozen`` the names of parts that do not train, ``parameters``
-        by part as (all, trainable), ``peak_mb`` while stepping, ``start_mb`` of the process before there was a model
-        (both MiB, CPU: resident; CUDA: allocated), ``other_cores`` kept busy by others, ``energy`` or None, and facts.
+        by part as (all, trainable), ``peak_mb`` while stepping (CPU: resident, CUDA: allocated), ``start_mb`` and
+        ``resident_mb`` of the process before there was a model and before the measured steps, ``other_cores`` kept busy
+        by others, ``energy`` or None, and facts.
 
     Raises:
         UserError: the config lacks a section, its data is not there, or the part is not.
@@ -235,6 +236,7 @@ class _Runner:
             for timer in self.timers.values():
                 timer.spans.clear()
             reset_peak_memory(self.context.device)
+            resident_mb = memory_status_mb("VmRSS")
             others = OtherLoad()
             with meter or nullcontext():
                 self.run(count)
@@ -247,6 +249,7 @@ class _Runner:
             "seconds": seconds,
             "cpu_seconds": [step["end_cpu"] - step["start_cpu"] for step in self.steps],
             "other_cores": other_cores,
+            "resident_mb": resident_mb,
             "shares": {name: sum(self._seconds(*pair)) / total for name, pair in self.stages().items()},
             "parts": {name: timer.seconds() / total for name, timer in self.timers.items()},
         }

@@ -27,10 +27,12 @@ class NoiseReader:
 
     Args:
         optical, sar: the modality's part of an input contract as a dict, or None for a modality that is absent.
-        num_classes: labels are drawn from so many.
+        num_classes: labels are drawn from so many; None gives no labels.
     """
 
-    def __init__(self, *, optical: Mapping[str, Any] | None, sar: Mapping[str, Any] | None, num_classes: int) -> None:
+    def __init__(
+        self, *, optical: Mapping[str, Any] | None, sar: Mapping[str, Any] | None, num_classes: int | None
+    ) -> None:
         self.optical, self.sar, self.num_classes = optical, sar, num_classes
 
     def __call__(self, dataset_dict: DatasetDict) -> RawSample:
@@ -38,12 +40,13 @@ class NoiseReader:
         rng = np.random.default_rng([*str(dataset_dict["image_id"]).encode()])
         size = (dataset_dict["height"], dataset_dict["width"])
         optical, sar = _noise(rng, self.optical, size), _noise(rng, self.sar, size)
+        label = rng.integers(self.num_classes, size=size, dtype=np.uint8) if self.num_classes is not None else None
         return RawSample(
             optical=optical,
             optical_valid=np.ones(size, dtype=np.bool_) if optical is not None else None,
             sar=sar.astype(np.float32) if sar is not None else None,
             sar_valid=np.ones(size, dtype=np.bool_) if sar is not None else None,
-            sem_seg=rng.integers(self.num_classes, size=size, dtype=np.uint8),
+            sem_seg=label,
             captions=["noise"],
         )
 
@@ -80,16 +83,13 @@ def use_noise(loader: DictConfig, contract: Mapping[str, Any], *, pixels: int, c
         dict.fromkeys(("image_id", "file_name", "sar_file_name"), f"noise{number:04d}") | facts
         for number in range(count)
     ]
-    OmegaConf.update(
-        mapper,
-        "reader",
-        LazyCall(NoiseReader)(
-            optical=contract.get("optical"),
-            sar=contract.get("sar"),
-            num_classes=len(instantiate(mapper.vocabulary)),
-        ),
-        merge=False,
+    vocabulary = instantiate(mapper.get("vocabulary"))
+    reader = LazyCall(NoiseReader)(
+        optical=contract.get("optical"),
+        sar=contract.get("sar"),
+        num_classes=len(vocabulary) if vocabulary is not None else None,
     )
+    OmegaConf.update(mapper, "reader", reader, merge=False)
 
 
 def train_batch(config: DictConfig) -> list[ModelInput]:

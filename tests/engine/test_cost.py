@@ -162,6 +162,9 @@ def test_noise_has_the_channels_and_units_of_the_contract(fused):
     assert sample.optical.shape == (40, 40, 4) and sample.optical.dtype == "uint8"
     assert sample.sar.shape == (40, 40, 1) and -13 < sample.sar.mean() < -11
     assert sample.sem_seg.max() == 6  # the seven classes of MiniEarth
+    node.mapper.vocabulary = None
+    use_noise(node, contract, pixels=40, count=1)
+    assert instantiate(node.mapper.reader)(dict(node.dataset[0])).sem_seg is None
     with pytest.raises(UserError, match="--pixels is 0"):
         use_noise(config.dataloader.train, contract, pixels=0, count=3)
 
