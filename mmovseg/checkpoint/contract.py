@@ -72,7 +72,7 @@ def contract_from_dict(content: dict[str, Any]) -> InputContract:
     return InputContract(**_modalities(content), **_tuples(rest), sources=sources)
 
 
-def _modalities(content: dict[str, Any]) -> dict[str, ModalityContract | None]:
+def _modalities(content: dict[str, Any]) -> dict[str, Any]:
     return {
         name: ModalityContract(**_tuples(content[name])) if content.get(name) else None for name in ("optical", "sar")
     }

@@ -214,12 +214,8 @@ def compute_statistics(
     from mmovseg.data.build import build_test_loader  # it needs detectron2, which readers of the figures do not
 
     chosen = _spread(dataset, default_source, max_samples)
-    loader = build_test_loader(
-        dataset=chosen,
-        mapper=_Summarise(reader, default_source),
-        batch_size=1,
-        num_workers=num_workers,  # type: ignore[arg-type]
-    )
+    mapper: Any = _Summarise(reader, default_source)  # it gives summaries and no model inputs
+    loader = build_test_loader(dataset=chosen, mapper=mapper, batch_size=1, num_workers=num_workers)
     sums: dict[tuple[str, str], RunningStatistics] = {}
     facts: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
     samples: dict[str, int] = {}
@@ -353,7 +349,9 @@ def _source(facts: Mapping[str, Any]) -> SourceStatistics:
 
 def _modality(facts: Mapping[str, Any]) -> ModalityStatistics:
     known = {field.name for field in fields(ModalityStatistics)}
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in facts.items() if key in known}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in facts.items() if key in known
+    }
     if values.get("percentiles"):
         values["percentiles"] = {key: tuple(value) for key, value in values["percentiles"].items()}
     return ModalityStatistics(**values)
