@@ -27,7 +27,8 @@ def check_encoder_contract(
     """Compare the input contract in an encoder's file with the model's.
 
     Nothing is compared when `weights` is no file, or when the file or the model says nothing about the modality.
-    Another normalisation is a warning: features then shift, but they may still serve.
+    Another normalisation is a warning: features then shift, but they may still serve. It is none for an encoder of a
+    mix of sources.
 
     Args:
         weights: as given to `TimmEncoder`.
@@ -48,7 +49,18 @@ def check_encoder_contract(
     difference = _difference(given, wanted)
     if difference is not None:
         raise UserError(f"{role}: '{weights}' was trained on {modality} with {difference[0]}, not {difference[1]}")
-    if not _same_normalisation(given, wanted):
+    parts = [part for source in theirs.sources if (part := getattr(source, modality)) is not None]
+    if parts:  # trained on a mix, each source by its own statistics: those of a new source fit as well
+        if not any(_same_normalisation(part, wanted) for part in parts):
+            names = ", ".join(source.name for source in theirs.sources)
+            logger.info(
+                "%s: '%s' was trained on %s, each normalised by its own statistics; mean and std of this model "
+                "should be those of its own data",
+                role,
+                weights,
+                names,
+            )
+    elif not _same_normalisation(given, wanted):
         logger.warning(
             "%s: '%s' was trained on %s with %s, this model normalises with %s; its features may shift",
             role,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmovseg.checkpoint.contract import InputContract, ModalityContract
+from mmovseg.checkpoint.contract import InputContract, ModalityContract, SourceContract
 from mmovseg.checkpoint.encoder_contract import check_encoder_contract
 from mmovseg.checkpoint.save import save_weights
 from mmovseg.errors import UserError
@@ -103,3 +103,19 @@ def test_a_broken_contract_is_named(tmp_path):
     save_weights({"w": torch.zeros(1)}, path, metadata={"input_contract": '{"sar": {"bands": ["VV"]}}'})
     with pytest.raises(UserError, match=f"the input contract in '{path}' cannot be read"):
         check(str(path))
+
+
+def test_an_encoder_of_a_mix_asks_for_the_statistics_of_the_data(tmp_path, caplog):
+    caplog.set_level("INFO")
+    sources = (SourceContract("a", sar=replace(SAR, mean=(20.0, 30.0))), SourceContract("b", sar=SAR))
+    contract = InputContract(optical=None, sar=replace(SAR, mean=(4.0, 6.0)), sources=sources)
+    facts = {"input_contract": json.dumps(contract.to_dict())}
+    path = str(tmp_path / "mix.safetensors")
+    save_weights({"w": torch.zeros(1)}, path, metadata=facts)
+    check(path)
+    assert caplog.text == "", "one source is normalised as the model does"
+    check(path, replace(SAR, mean=(0.0, 0.0)))
+    (record,) = caplog.records
+    assert record.levelname == "INFO" and "was trained on a, b, each normalised by its own statistics" in caplog.text
+    with pytest.raises(UserError, match="with the unit 'db', not 'amplitude8'"):
+        check(path, PICTURE)
