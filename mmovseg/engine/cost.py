@@ -61,7 +61,6 @@ from mmovseg.engine.stopwatch import (
     matmul_gflops,
     parts_of,
     reset_peak_memory,
-    watched,
 )
 from mmovseg.engine.train_loop import Trainer
 from mmovseg.errors import UserError, exit_on_user_error
@@ -191,10 +190,15 @@ def _inputs(job: Job, config: DictConfig, model: nn.Module) -> list[ModelInput]:
         if not contract:
             raise UserError(f"--pixels needs a model with an input contract, '{job.config_file}' has none")
         use_noise(loader, contract, pixels=job.pixels, count=count)
-    if not training:
-        return inference_inputs(model, test_batch(config, count))
-    loader.batch_size = count
-    return train_batch(config)
+    try:
+        if not training:
+            return inference_inputs(model, test_batch(config, count))
+        loader.batch_size = count
+        return train_batch(config)
+    except UserError as error:
+        if job.pixels is not None:
+            raise
+        raise UserError(f"{error} (--pixels N measures with random rasters instead)") from error
 
 
 def _alone(job: Job, context: Context, model: nn.Module, batch: list[ModelInput]) -> PartAlone:
@@ -226,7 +230,7 @@ class _Runner:
         """Return times and shares of the measured steps."""
         with ExitStack() as stack:
             for name, timer in self.timers.items():
-                stack.enter_context(watched(self.model.get_submodule(name), timer.around))
+                stack.enter_context(timer.watching(self.model.get_submodule(name)))
             self.run(job.warmup)
             self.clock.wait()
             count = job.steps

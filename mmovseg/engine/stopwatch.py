@@ -78,32 +78,53 @@ def watched(module: nn.Module, around: Callable[[str, Callable[..., Any]], Calla
 
 
 class PartTimer:
-    """Forward seconds of one part of a model. Calls that a method of the part makes to others of it count once."""
+    """Forward seconds of one part of a model. Calls from within the part to itself count once."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.spans: list[tuple[Mark, Mark]] = []
         self._depth = 0
+        self._start: Mark = None
 
-    def around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method with a watch around it."""
-
-        @wraps(method)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._depth += 1
-            start = self.clock.mark() if self._depth == 1 else None
-            try:
-                return method(*args, **kwargs)
-            finally:
-                self._depth -= 1
-                if start is not None:
-                    self.spans.append((start, self.clock.mark()))
-
-        return timed
+    @contextmanager
+    def watching(self, part: nn.Module) -> Iterator[None]:
+        """Time all calls to the part: to its public methods, or past them to a module within it."""
+        handles = []
+        for module in part.modules():
+            if module is not part:
+                handles.append(module.register_forward_pre_hook(lambda *_: self._enter()))
+                handles.append(module.register_forward_hook(lambda *_: self._leave(), always_call=True))
+        try:
+            with watched(part, self._around):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def seconds(self) -> float:
         """Return the sum over all calls so far."""
         return sum(self.clock.seconds(start, end) for start, end in self.spans)
+
+    def _enter(self) -> None:
+        if self._depth == 0:
+            self._start = self.clock.mark()
+        self._depth += 1
+
+    def _leave(self) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            self.spans.append((self._start, self.clock.mark()))
+
+    def _around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._enter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self._leave()
+
+        return timed
 
 
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from mmovseg.config import instantiate, load_config
+from mmovseg.config import instantiate, load_config, save_config
 from mmovseg.engine import cost
 from mmovseg.engine.cost import Job, measure, measure_here
 from mmovseg.engine.cost_inputs import PartAlone, inference_inputs, record_calls, use_noise
 from mmovseg.engine.run import forget_foundation_weights
-from mmovseg.engine.stopwatch import Clock, OtherLoad, PartTimer, reset_peak_memory, watched
+from mmovseg.engine.stopwatch import Clock, OtherLoad, PartTimer, reset_peak_memory
 from mmovseg.engine.train_loop import Trainer
 from mmovseg.errors import UserError
 from mmovseg.testing.models import write_tiny_run
@@ -36,10 +36,11 @@ class Slow(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(2))
+        self.inner = nn.Identity()
 
     def forward(self, x):
         time.sleep(0.02)
-        return x * self.weight
+        return self.inner(x) * self.weight
 
     def encode(self, x, *, scale=1.0):
         time.sleep(0.01)
@@ -51,13 +52,24 @@ class Slow(nn.Module):
 
 def test_a_part_is_timed_through_any_method_and_nested_calls_count_once():
     part, timer = Slow(), PartTimer(Clock(torch.device("cpu")))
-    with watched(part, timer.around):
+    with timer.watching(part):
         part(torch.ones(2))
         part.encode(torch.ones(2))
         part.train(False)  # not ours, so not watched
-    assert len(timer.spans) == 2 and 0.05 <= timer.seconds() < 0.5
+        assert len(timer.spans) == 2 and 0.05 <= timer.seconds() < 0.5
+        part.inner(torch.ones(2))  # past the part's own methods
+        assert len(timer.spans) == 3
     part.encode(torch.ones(2))
-    assert len(timer.spans) == 2 and "encode" not in vars(part) and "forward" not in vars(part)
+    assert len(timer.spans) == 3 and "encode" not in vars(part) and "forward" not in vars(part)
+
+
+def test_a_call_that_fails_leaves_the_timer_ready():
+    part, timer = Slow(), PartTimer(Clock(torch.device("cpu")))
+    with timer.watching(part):
+        with pytest.raises(RuntimeError):
+            part.encode(torch.ones(3))
+        part(torch.ones(2))
+    assert len(timer.spans) == 2
 
 
 def test_the_peak_of_memory_starts_anew():
@@ -146,6 +158,16 @@ def test_an_aligner_shows_its_frozen_teacher_and_hands_on_its_student(aligner):
 def test_noise_stands_in_for_the_data(fused):
     facts = measure_here(Job(fused, "infer", steps=1, warmup=1, batch=2, pixels=32))
     assert facts["input"] == "image 3x32x32, sar 2x32x32" and facts["batch"] == 2
+
+
+def test_without_the_data_the_way_around_it_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    config = load_config("miniearth/sar_xs.py")
+    forget_foundation_weights(config.model)
+    config.dataloader.train.dataset.name = "ddhr_sk_train"
+    save_config(config, tmp_path / "config.yaml")
+    with pytest.raises(UserError, match=r"ddhr_sk.*\(--pixels N measures with random rasters instead\)"):
+        measure_here(Job(str(tmp_path / "config.yaml"), "train"))
 
 
 def test_noise_has_the_channels_and_units_of_the_contract(fused):
