@@ -108,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         title="Where each stage of the fusion looks",
         against_others=not args.raw,
     )
-    print("scenes: " + ", ".join(str(item.get("image_id", item.get("file_name"))) for item in items))
+    if not (args.optical or args.sar):
+        print("scenes: " + ", ".join(item["image_id"] for item in items))
     print(f"wrote {args.output}")
 
 

@@ -110,8 +110,11 @@ def draw_heatmaps(
         y -= between
     if title:
         write(figure, 0.15, height - 0.2, title, size=11.5, bold=True, align="left")
-    kind = "response against the mean of all prompts" if against_others else "response"
-    note = f"{kind}, each map stretched by itself; outline: ground truth; underlined: classes unseen in training"
+    compared = against_others and len(vocabulary) > 1
+    notes = ["response against the mean of all prompts" if compared else "response", "each map stretched by itself"]
+    outlined = any(scene.truth is not None for scene in scenes)
+    marks = (("outline: ground truth", outlined), ("underlined: classes unseen in training", bool(marked)))
+    note = "; ".join([", ".join(notes), *(text for text, shown in marks if shown)])
     write(figure, width / 2, 0.15, note, size=7.5, color=FAINT)
     figure.canvas.draw()
     underline(figure, marked)
