@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+from mmovseg.config import find_config
 from mmovseg.engine.cost_table import (
     FIELDS,
     REPORTED,
@@ -191,6 +192,7 @@ def test_a_wrong_definition_is_refused(tmp_path, changes, sentence):
 
 def test_the_shipped_table_reports_what_the_paper_says():
     table = read_cost_table("configs/tables/table_a2.json")
+    assert all(find_config(row["config"]).is_file() for row in table["rows"] if "config" in row)
     said = {
         row["name"]: tuple(row["reported"].get(key) for key in REPORTED) for row in table["rows"] if "reported" in row
     }
