@@ -49,9 +49,9 @@ _train = L(build_train_loader)(
     dataset=L(mix_datasets)(
         # No ratios: by size, as one collection. To weigh, give every source in use one; 0 switches a source off.
         sources=[
-            dict(name="spacenet6", dataset="spacenet6_train"),
-            dict(name="dfc2023", dataset="dfc2023_train"),
-            dict(name="miniearth", dataset="miniearth_train", options=dict(size=2 * _crop_px), ratio=0),
+            dict(name="spacenet6", dataset="spacenet6_train", ratio=None),
+            dict(name="dfc2023", dataset="dfc2023_train", ratio=None),
+            dict(name="miniearth", dataset="miniearth_train", ratio=0, options=dict(size=2 * _crop_px)),
         ]
     ),
     mapper=L(OpticalSARMapper)(
