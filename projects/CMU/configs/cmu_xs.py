@@ -10,6 +10,7 @@ _base = get_config("miniearth/sar_xs.py")
 model, dataloader, train, optimizer, lr_multiplier = (
     _base[key] for key in ("model", "dataloader", "train", "optimizer", "lr_multiplier")
 )
+dataloader.update(get_config("projects/CMU/configs/common/encoder_eval.py").dataloader)
 
 train.max_iter = 300  # 300 it * 32 im/it / 4000 im = 2.4 epochs
 train.eval_period = -1
