@@ -66,12 +66,7 @@ def batch_view(
         image: Tensor = item[key]  # type: ignore[literal-required]
         if bands is not None:
             image = _select_bands(image, bands, item, key)
-        item_norm = norm.for_item(item)
-        if len(image) != len(item_norm.mean):
-            raise UserError(
-                f"'{key}' of '{item.get('file_name', '?')}' does not fit the model: expected {len(item_norm.mean)} "
-                f"channels, got {len(image)}"
-            )
+        item_norm = _norm_for(norm, item, image, key)
         image = image.to(device, non_blocking=True)
         given: Tensor | None = item.get(valid_key)  # type: ignore[assignment]
         mask = torch.ones(image.shape[-2:], dtype=torch.bool) if given is None else given
@@ -87,6 +82,16 @@ def batch_view(
     valid = pad_to_multiple(torch.stack(masks)[:, None], multiple, value=padding_is_data)
     holes = holes or not (padding_is_data or valid.shape[-2:] == (height, width))
     return View(x, valid if holes else None)
+
+
+def _norm_for(norm: PixelNorm | SourceNorm, item: ModelInput, image: Tensor, key: str) -> PixelNorm:
+    found = norm.for_item(item)
+    if len(image) != len(found.mean):
+        raise UserError(
+            f"'{key}' of '{item.get('file_name', '?')}' does not fit the model: expected {len(found.mean)} channels, "
+            f"got {len(image)}"
+        )
+    return found
 
 
 def _select_bands(image: Tensor, bands: Sequence[int], item: ModelInput, key: str) -> Tensor:
