@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,9 +11,6 @@ from mmovseg.evaluation.retrieval import chance_recall, patch_hits, recall_at
 from mmovseg.evaluation.similarity import LinearCKA
 
 TOP = (1, 5, 10)
-Descriptor = Literal["patch_mean", "global"]
-"""What stands for a scene in retrieval: the mean of its valid patches, or what the encoder itself calls global."""
-DESCRIPTORS: tuple[Descriptor, ...] = get_args(Descriptor)
 
 
 class AlignmentCounter:
@@ -30,7 +26,7 @@ class AlignmentCounter:
         self.patches = 0
         self.images = 0
         self.cka = LinearCKA()
-        self.scenes: dict[Descriptor, list[tuple[Tensor, Tensor]]] = {name: [] for name in DESCRIPTORS}
+        self.scenes: list[tuple[Tensor, Tensor]] = []
 
     def update(
         self, student: Tensor, teacher: Tensor, valid: Tensor, *, global_features: tuple[Tensor, Tensor] | None
@@ -40,7 +36,8 @@ class AlignmentCounter:
         Args:
             student, teacher: (C, h, w) and (D, h, w) maps of the same grid; C = D unless only CKA is wanted.
             valid: (h, w) bool, True where both hold data; at least one.
-            global_features: (C,) of the student and (D,) of the teacher, or None.
+            global_features: (C,) of the student and (D,) of the teacher, which stand for the scene in retrieval; None
+                takes the means of the valid patches.
         """
         mine, theirs = (maps.permute(1, 2, 0)[valid].float() for maps in (student, teacher))
         self.cka.update(mine, theirs)
@@ -48,11 +45,9 @@ class AlignmentCounter:
             return
         hits, patches = patch_hits(mine, theirs)
         self.hits, self.patches, self.images = self.hits + hits, self.patches + patches, self.images + 1
-        if len(self.scenes["patch_mean"]) < self.gallery:
-            self.scenes["patch_mean"].append((mine.mean(dim=0).cpu(), theirs.mean(dim=0).cpu()))
-            if global_features is not None:
-                first, second = (part.detach().float().cpu() for part in global_features)
-                self.scenes["global"].append((first, second))
+        if len(self.scenes) < self.gallery:
+            first, second = global_features or (mine.mean(dim=0), theirs.mean(dim=0))
+            self.scenes.append((first.detach().float().cpu(), second.detach().float().cpu()))
 
     @classmethod
     def joined(cls, parts: Sequence[AlignmentCounter]) -> AlignmentCounter:
@@ -63,30 +58,23 @@ class AlignmentCounter:
             whole.patches += part.patches
             whole.images += part.images
             whole.cka.add_state(part.cka.state)
-            for name in DESCRIPTORS:
-                whole.scenes[name] = (whole.scenes[name] + part.scenes[name])[: whole.gallery]
+            whole.scenes = (whole.scenes + part.scenes)[: whole.gallery]
         return whole
 
-    def retrieval(self, descriptor: Descriptor, *, names: tuple[str, str]) -> dict[str, float | None]:
-        """Return R@k both ways and by chance in percent; None without a scene.
+    def metrics(self, names: tuple[str, str]) -> dict[str, float | None]:
+        """Return retrieval both ways, patch accuracy and CKA; None where there is nothing to count.
 
         Args:
-            descriptor: what stands for a scene.
             names: of the student's modality and of the teacher's, for the keys.
         """
-        scenes = self.scenes[descriptor]
-        sides = [torch.stack([pair[side] for pair in scenes]) for side in (0, 1)] if scenes else []
+        sides = [torch.stack([pair[side] for pair in self.scenes]) for side in (0, 1)] if self.scenes else []
         found: dict[str, float | None] = {}
         for first, second in ((0, 1), (1, 0)):
             recall = recall_at(sides[first], sides[second], top=TOP) if sides else {}
             found |= {f"R@{k} {names[first]}->{names[second]}": recall.get(k) for k in TOP}
-        chance = chance_recall(len(scenes), top=TOP) if scenes else {}
-        return found | {f"chance R@{k}": chance.get(k) for k in TOP}
-
-    def local(self) -> dict[str, float | None]:
-        """Return patch accuracy and its chance in percent, and CKA; None where there is nothing to count."""
-        return {
-            "patch accuracy": 100 * self.hits / self.patches if self.patches else None,
-            "chance patch accuracy": 100 * self.images / self.patches if self.patches else None,
-            "CKA": self.cka.value(),
-        }
+        chance = chance_recall(len(self.scenes), top=TOP) if self.scenes else {}
+        found |= {f"chance R@{k}": chance.get(k) for k in TOP}
+        found["patch accuracy"] = 100 * self.hits / self.patches if self.patches else None
+        found["chance patch accuracy"] = 100 * self.images / self.patches if self.patches else None
+        found["CKA"] = self.cka.value()
+        return found

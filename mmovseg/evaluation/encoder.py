@@ -21,7 +21,7 @@ from torch import Tensor
 from mmovseg.data.sample import IGNORE_LABEL, EvaluationModality, ModelInput
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
-from mmovseg.evaluation.alignment import DESCRIPTORS, AlignmentCounter, Descriptor
+from mmovseg.evaluation.alignment import AlignmentCounter
 from mmovseg.evaluation.confusion import ConfusionMatrix
 from mmovseg.evaluation.encoder_report import DEFINITION, format_encoder_table
 from mmovseg.evaluation.linear_probe import (
@@ -66,9 +66,12 @@ def probe_pairs(*, fit: Sequence[Mapping[str, Any]], test: Sequence[Mapping[str,
 
 @dataclass
 class _Image:
-    """What is kept of a labelled image until the probe is there: (C, h, w) features on the CPU, (H, W) labels."""
+    """What is kept of a test image until the probe is there, on the CPU: features (C, h, w), which of the patches hold
+    data (h, w), labels (H, W) uint8, and the size of the encoder's input.
+    """
 
     features: Tensor
+    covered: Tensor
     labels: Tensor
     patch_size: int
     view: tuple[int, int]
@@ -77,11 +80,13 @@ class _Image:
 class EncoderEvaluator(DatasetEvaluator):
     """Evaluate patch features of one modality, alone and against a teacher's (`encoder_report.DEFINITION`).
 
-    For models that answer an image with ``student`` ({level: (C, h, w)}), ``student_global`` ({level: (C,)}),
-    ``patch_valid`` ((h, w) bool), ``patch_size`` (pixels) and, for images that have the other modality, ``teacher``
-    and ``teacher_global``; `PatchAligner` does. Images of `fit_dataset` train the probe, all others are the test part.
-    The loader gives both in one stream (`probe_pairs`). Every process evaluates its share, in the order of the data
-    set; all must call `evaluate`. `report` then holds, on the main process, what `result.json` says.
+    For models that answer an image with ``student`` (level -> (C, h, w)), ``patch_valid`` ((h, w) bool, where both
+    sides hold data), ``patch_size`` (pixels of the input) and, for images that have the other modality, ``teacher``;
+    perhaps also ``student_global`` and ``teacher_global`` (level -> (C,)). `PatchAligner` does.
+
+    Images of `fit_dataset` train the probe, all others are the test part. The loader gives both in one stream
+    (`probe_pairs`). Every process evaluates its share, in the order of the data set; all must call `evaluate`. `report`
+    then holds, on the main process, what `result.json` says.
 
     The features of the probe's level are kept until the end: 4 bytes a channel and patch, over both parts. A test part
     of 3,000 images with 256 patches of 768 channels takes 2.4 GB.
@@ -93,8 +98,6 @@ class EncoderEvaluator(DatasetEvaluator):
         gallery: scenes of the test part that retrieval chooses among, the first ones in the order of the data set.
         level: name of the level (``block4``) that the headline metrics are of, ``last`` for the last tap.
         probe_level: level that the probe reads; ``last``, a name, or ``all`` for all taps side by side.
-        descriptor: what stands for a scene in the headline metrics. ``patch_mean``, since alignment trains patches; a
-            class token may never have been trained.
         student: modality that the evaluated encoder reads; its mask says which patches count.
         teacher: name of the other side in the keys of the metrics.
         l2: penalty of the probe.
@@ -104,7 +107,7 @@ class EncoderEvaluator(DatasetEvaluator):
         provenance: facts to record.
 
     Raises:
-        UserError: an unknown descriptor or student, or a gallery below 1.
+        UserError: an unknown student, or a gallery below 1.
     """
 
     def __init__(
@@ -116,7 +119,6 @@ class EncoderEvaluator(DatasetEvaluator):
         gallery: int = 200,
         level: str = "last",
         probe_level: str = "last",
-        descriptor: Descriptor = "patch_mean",
         student: Student = "sar",
         teacher: str = "optical",
         l2: float = L2,
@@ -125,14 +127,13 @@ class EncoderEvaluator(DatasetEvaluator):
         output_dir: str | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
-        for what, value, known in (("descriptor", descriptor, DESCRIPTORS), ("student", student, tuple(_RASTER_KEYS))):
-            if value not in known:
-                raise UserError(f"encoder evaluation has no {what} '{value}'; known: {', '.join(known)}")
+        if student not in _RASTER_KEYS:
+            raise UserError(f"encoder evaluation knows no student '{student}'; it knows: {', '.join(_RASTER_KEYS)}")
         if gallery < 1:
             raise UserError(f"the gallery of the encoder evaluation must hold at least 1 scene, got {gallery}")
         self.dataset_name, self.vocabulary = dataset_name, vocabulary
         self.fit_ids = {str(item["image_id"]) for item in fit_dataset or ()}
-        self.gallery, self.level, self.probe_level, self.descriptor = gallery, level, probe_level, descriptor
+        self.gallery, self.level, self.probe_level = gallery, level, probe_level
         self.student, self.names = student, (str(student), teacher)
         self.l2, self.probe_device = l2, probe_device
         self.modality, self.output_dir = modality, output_dir
@@ -202,22 +203,21 @@ class EncoderEvaluator(DatasetEvaluator):
         raster, mask = _RASTER_KEYS[self.student]
         truth = self._truth(item, name)
         digest.update(f" {tuple(truth.shape)}".encode() + truth.to(torch.int32).numpy().tobytes())
-        valid: Tensor | None = item.get(mask)  # type: ignore[assignment]
         view: tuple[int, int] = tuple(item[raster].shape[-2:])  # type: ignore[literal-required]
-        if valid is not None:
-            truth = truth.masked_fill(~resize_labels(valid.cpu(), tuple(truth.shape)), IGNORE_LABEL)
+        given: Tensor | None = item.get(mask)  # type: ignore[assignment]
+        valid = torch.ones(view, dtype=torch.bool) if given is None else given.cpu()
+        truth = truth.masked_fill(~resize_labels(valid, (truth.shape[0], truth.shape[1])), IGNORE_LABEL)
         features = self._probe_features(output["student"]).cpu()
         if not bool(torch.isfinite(features).all()):
             raise ValueError(f"'{name}': the encoder's features hold a value that is not finite")
         self._channels = features.shape[0]
-        patch, patch_valid = int(output["patch_size"]), output["patch_valid"].cpu()
+        grid: dict[str, Any] = {"patch_size": int(output["patch_size"]), "grid": features.shape[1:]}
         if part == "test":
-            self._test.append(_Image(features, truth.to(torch.uint8), patch, view))
+            covered = patch_class_counts(torch.where(valid, 0, IGNORE_LABEL), num_classes=1, **grid)[..., 0] > 0
+            self._test.append(_Image(features, covered, truth.to(torch.uint8), grid["patch_size"], view))
             return digest.hexdigest()
-        counts = patch_class_counts(
-            resize_labels(truth, view), num_classes=len(self.vocabulary), patch_size=patch, grid=features.shape[1:]
-        )
-        keep = patch_valid & (counts.sum(dim=-1) > 0)
+        counts = patch_class_counts(resize_labels(truth, view), num_classes=len(self.vocabulary), **grid)
+        keep = counts.sum(dim=-1) > 0
         self._fit_features.append(features.permute(1, 2, 0)[keep])
         self._fit_counts.append(counts[keep])
         return digest.hexdigest()
@@ -295,7 +295,9 @@ class EncoderEvaluator(DatasetEvaluator):
     def _test_probe(self, probe: LinearProbe, matrix: ConfusionMatrix) -> None:
         for image in self._test:
             size = (image.labels.shape[0], image.labels.shape[1])
-            predicted = probe.predict(image.features, patch_size=image.patch_size, view=image.view, size=size)
+            predicted = probe.predict(
+                image.features, patch_size=image.patch_size, view=image.view, size=size, covered=image.covered
+            )
             matrix.update(image.labels, predicted)
         matrix.reduce()
 
@@ -308,26 +310,20 @@ class EncoderEvaluator(DatasetEvaluator):
         *,
         empty: int,
     ) -> dict[str, Any]:
-        by_level = {
-            name: {**counter.local(), "retrieval": {d: counter.retrieval(d, names=self.names) for d in DESCRIPTORS}}
-            for name, counter in levels.items()
-        }
         headline = AlignmentCounter(self.gallery) if not levels else levels[_level(self.level, list(levels))]
         return {
             "metrics": {
                 **self._probe_metrics(probe, matrix),
-                **headline.retrieval(self.descriptor, names=self.names),
-                **headline.local(),
+                **headline.metrics(self.names),
             },
-            "levels": by_level,
+            "levels": {name: counter.metrics(self.names) for name, counter in levels.items()},
             "probe": self._probe_report(probe, matrix, digests),
             "dataset": self.dataset_name,
             "modality": self.modality,
             "student": self.student,
             "teacher": self.names[1],
             "level": self.level,
-            "descriptor": self.descriptor,
-            "gallery": len(headline.scenes[self.descriptor]),
+            "gallery": len(headline.scenes),
             "test_images": len(digests["test"]),
             "definition": DEFINITION,
             "provenance": {

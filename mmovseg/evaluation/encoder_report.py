@@ -15,8 +15,7 @@ DEFINITION: dict[str, str] = {
         "by cosine; the gallery is the first scenes of the test part in data-set order; cosines within 1e-6 are tied, "
         "and among ties the expected value of a random order is taken"
     ),
-    "patch_mean": "a scene is described by the mean of its valid patch features",
-    "global": "a scene is described by the encoder's class token, or without one by the mean of its valid patches",
+    "scene": "a scene's feature is what the model calls global: the mean of its valid patches, or a class token",
     "chance R@k": "k / gallery",
     "patch accuracy": (
         "percent of the student's patches whose own teacher patch is the nearest by cosine among all valid patches of "
@@ -52,18 +51,15 @@ def _alignment_table(report: Mapping[str, Any]) -> str:
     rows = []
     for level, found in report["levels"].items():
         local = [format_percent(found["patch accuracy"]), format_number(found["CKA"])]
-        for descriptor, retrieval in found["retrieval"].items():
-            if retrieval["chance R@1"] is not None:
-                rows.append([level, descriptor, *(_recalls(retrieval, way) for way in ways), *local])
-                local = ["", ""]
+        rows.append([level, *(_recalls(found, way) for way in ways), *local])
     chance = "/".join(format_percent(metrics[f"chance R@{k}"]) for k in TOP)
-    rows.append(["chance", "", chance, chance, format_percent(metrics["chance patch accuracy"]), format_number(0.0)])
+    rows.append(["chance", chance, chance, format_percent(metrics["chance patch accuracy"]), format_number(0.0)])
     title = f"R@{'/'.join(map(str, TOP))} among {report['gallery']} scenes, patches of {report['test_images']} images"
-    return f"{title}\n{text_table(rows, ['level', 'scene', *ways, 'patch acc.', 'CKA'], text_columns=2)}"
+    return f"{title}\n{text_table(rows, ['level', *ways, 'patch acc.', 'CKA'], text_columns=1)}"
 
 
-def _recalls(retrieval: Mapping[str, float | None], way: str) -> str:
-    return "/".join(format_percent(retrieval[f"R@{k} {way}"]) for k in TOP)
+def _recalls(found: Mapping[str, float | None], way: str) -> str:
+    return "/".join(format_percent(found[f"R@{k} {way}"]) for k in TOP)
 
 
 def _probe_table(report: Mapping[str, Any]) -> list[str]:

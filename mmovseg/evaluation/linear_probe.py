@@ -7,7 +7,7 @@ result depends on the features, not on a seed, a learning rate or the order of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +22,7 @@ from mmovseg.evaluation.confusion import sum_over_processes
 L2 = 1e-4
 MAX_ITERATIONS = 200
 
-_CHUNK = 65_536  # patches a matrix product takes at once
-_GRADIENT_TOLERANCE = 1e-5  # per entry of the gradient in the coordinates of `_Problem.basis`
+_GRADIENT_TOLERANCE = 1e-4  # per entry, in the coordinates of `_Problem.basis`; a tenth moves no mIoU by 0.01
 _SAME = 1e-6  # a channel whose spread is below this share of its size is constant
 
 
@@ -47,7 +46,15 @@ class LinearProbe:
         flat = maps.flatten(1).to(self.weight)
         return (self.weight.T @ flat + self.bias[:, None]).unflatten(1, maps.shape[1:]).float()
 
-    def predict(self, maps: Tensor, *, patch_size: int, view: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    def predict(
+        self,
+        maps: Tensor,
+        *,
+        patch_size: int,
+        view: tuple[int, int],
+        size: tuple[int, int],
+        covered: Tensor | None = None,
+    ) -> Tensor:
         """Return the class of every pixel of an image.
 
         Args:
@@ -55,16 +62,24 @@ class LinearProbe:
             patch_size: pixels of the encoder's input that a patch spans; the map may reach beyond the input (padding).
             view: height and width of the encoder's input without padding.
             size: height and width of the labels. Scores are brought there bilinearly.
+            covered: (h, w) bool, False for patches without data, whose scores are kept from their neighbours' pixels;
+                None = all have data.
 
         Returns:
             (height, width) int64.
         """
-        height, width = (side * patch_size for side in maps.shape[1:])
-        scores = F.interpolate(self.scores(maps)[None], size=(height, width), mode="bilinear", align_corners=False)
-        scores = scores[..., : view[0], : view[1]]
-        if tuple(scores.shape[-2:]) != tuple(size):
-            scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
-        return scores[0].argmax(dim=0)
+        full = (maps.shape[1] * patch_size, maps.shape[2] * patch_size)
+        scores = self.scores(maps)[None]
+        if covered is None or bool(covered.all()):
+            scores = _enlarge(scores, full)
+        else:
+            weight = covered[None, None].to(scores)
+            scores = _enlarge(scores * weight, full) / _enlarge(weight, full).clamp_min(1e-6)
+        return _enlarge(scores[..., : view[0], : view[1]], size)[0].argmax(dim=0)
+
+
+def _enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def patch_class_counts(labels: Tensor, *, num_classes: int, patch_size: int, grid: tuple[int, int]) -> Tensor:
@@ -109,12 +124,15 @@ def fit_linear_probe(
     same for every encoder; a channel that does not vary is left out. The loss is the mean over pixels of the
     cross-entropy plus ``l2 / 2`` times the squared weights (not the bias).
 
+    It takes 8 bytes a patch and channel of memory, twice that for a moment.
+
     Args:
         features: (n, C) parts of this process, possibly none.
         counts: (n, K) labelled pixels by class (`patch_class_counts`), one part for each of `features`.
         channels: C.
         num_classes: K.
-        l2: penalty. It only has to keep the weights finite: MiniEarth has about 1000 patches for each weight.
+        l2: penalty, which only has to keep the weights finite. From 400 scenes of MiniEarth, 200 patches a weight, all
+            values up to the default give the same mIoU of the shipped SAR encoder on val to 0.01, 1e-2 loses 0.7.
         max_iterations: of L-BFGS.
         device: where to compute, in float64.
 
@@ -160,32 +178,30 @@ class _Problem:
     """Loss and gradient over the patches of all processes, which exchange sums, never features."""
 
     def __init__(self, x: Tensor, y: Tensor, *, l2: float, device: torch.device) -> None:
-        """x: (n, C) features. y: (n, K) labelled pixels by class."""
+        """x: (n, C) features, changed to float64 and standardised. y: (n, K) labelled pixels by class."""
         if not bool(torch.isfinite(x).all()):
             raise ValueError("the encoder's features hold a value that is not finite")
-        self._x, self._y, self._l2, self._device = x.to(device), y.to(device), l2, device
-        weights = self._y.double().sum(dim=1)
-        total = self._reduced(torch.cat([weights.sum()[None], self._weighted_sum(weights, square=False)]))
+        self._x, self._y, self._l2, self._device = x.to(device).double(), y.to(device).double(), l2, device
+        self._weights = self._y.sum(dim=1)
+        total = self._reduced(torch.cat([self._weights.sum()[None], self._weights @ self._x]))
         self._pixels = total[0]
         if not float(self._pixels):
             raise UserError("the linear probe has no labelled patch to learn from; check the labels of its images")
         self.mean = total[1:] / self._pixels
-        variance = self._reduced(self._weighted_sum(weights, square=True)) / self._pixels
-        std = variance.sqrt()
+        self._x -= self.mean
+        std = (self._reduced(self._weights @ self._x.square()) / self._pixels).sqrt()
         varies = std > _SAME * self.mean.abs().clamp_min(1e-30)
         self.inverse_std = torch.where(varies, 1 / std.clamp_min(1e-300), torch.zeros_like(std))
+        self._x *= self.inverse_std
 
     def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return the penalised loss and its gradient at (C + 1, K) parameters of standardised features."""
         weight, bias = parameters[:-1], parameters[-1]
-        loss = torch.zeros((), dtype=torch.float64, device=self._device)
-        gradient = torch.zeros_like(parameters)
-        for x, y in self._chunks():
-            log_shares = (x @ weight + bias).log_softmax(dim=1)
-            loss -= (y * log_shares).sum()
-            residual = log_shares.exp() * y.sum(dim=1, keepdim=True) - y
-            gradient[:-1] += x.T @ residual
-            gradient[-1] += residual.sum(dim=0)
+        log_shares = (self._x @ weight + bias).log_softmax(dim=1)
+        loss = -(self._y * log_shares).sum()
+        residual = log_shares.exp_() * self._weights[:, None] - self._y
+        # (K, n) @ (n, C): the other way round takes twice to ten times as long on CPUs
+        gradient = torch.cat([(residual.T @ self._x).T, residual.sum(dim=0)[None]])
         total = self._reduced(torch.cat([loss[None], gradient.flatten()])) / self._pixels
         loss, gradient = total[0], total[1:].view_as(parameters)
         gradient[:-1] += self._l2 * weight
@@ -199,29 +215,11 @@ class _Problem:
         the way to the minimum changes, not the minimum.
         """
         size = self._x.shape[1]
-        moment = torch.zeros(size, size, dtype=torch.float64, device=self._device)
-        for x, y in self._chunks():
-            moment += (x * y.sum(dim=1, keepdim=True)).T @ x
-        curvature = 0.5 * self._reduced(moment) / self._pixels
-        curvature.diagonal().add_(max(self._l2, 1e-9))
+        moment = self._reduced(self._x.T @ (self._x * self._weights[:, None])) / self._pixels
+        moment.mul_(0.5).diagonal().add_(max(self._l2, 1e-9))
         whole = torch.eye(size + 1, dtype=torch.float64, device=self._device)
-        whole[:-1, :-1] = torch.linalg.inv(torch.linalg.cholesky(curvature)).T
+        whole[:-1, :-1] = torch.linalg.inv(torch.linalg.cholesky(moment)).T
         return whole
-
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield standardised features and counts in float64, which would be twice the memory if it were kept."""
-        for start in range(0, len(self._x), _CHUNK):
-            x = self._x[start : start + _CHUNK].double()
-            yield (x - self.mean) * self.inverse_std, self._y[start : start + _CHUNK].double()
-
-    def _weighted_sum(self, weights: Tensor, *, square: bool) -> Tensor:
-        """Sum over patches of x, or of (x - mean)^2, each patch as often as it has labelled pixels."""
-        total = torch.zeros(self._x.shape[1], dtype=torch.float64, device=self._device)
-        for start in range(0, len(self._x), _CHUNK):
-            x = self._x[start : start + _CHUNK].double()
-            part = (x - self.mean).square() if square else x
-            total += weights[start : start + _CHUNK] @ part
-        return total
 
     def _reduced(self, local: Tensor) -> Tensor:
         """Return the sum over processes, equal to the bit on all of them."""

@@ -9,7 +9,7 @@ from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.evaluation import EncoderEvaluator, probe_pairs
 
 _vocabulary = L(get_vocabulary)(dataset="miniearth", flavour="clean")
-# 400 images are 102,400 patches: three times as many raise the probe by less than the spread between seeds
+# 102,400 patches; with 1,200 images the probe of the shipped SAR encoder gains 0.1 mIoU on val, with 100 it loses 1.2
 _fit = L(get_dataset)(name="miniearth_train", num_scenes=400)
 
 _test = L(build_test_loader)(
