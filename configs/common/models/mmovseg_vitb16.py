@@ -38,8 +38,8 @@ model = L(MMOVSeg)(
         templates="paper",
     ),
     optical_encoder=L(TimmEncoder)(name="vit_base_patch16_224.dino", taps=taps, weights="timm"),
-    # A stand-in until a SAR encoder aligned by CMU is given as weights=<path>: DINO's RGB filters folded to two
-    # channels.
+    # DINO's RGB filters folded to two channels, the paper's "w/o CMU". `model.sar_encoder.weights=<path>` takes an
+    # encoder aligned by CMU instead, see projects/CMU.
     sar_encoder=L(TimmEncoder)(name="vit_base_patch16_224.dino", taps=taps, weights="timm", in_chans=2),
     head=dict(strides=(8, 4, 16), channels=(64, 32, 128), guidance_channels=(32, 16)),
     clip_norm=clip_norm,
