@@ -143,9 +143,15 @@ def test_a_registered_set_by_name_and_one_that_is_switched_off():
     [
         ([], "no source with a ratio above 0"),
         ([{"name": "a", "dataset": pairs(1), "ratio": 0}], "no source with a ratio above 0"),
-        ([{"name": "a", "dataset": pairs(1), "weight": 1}], "no key 'weight'; known: name, dataset, ratio, options"),
+        ([{"name": "a", "dataset": pairs(1), "weight": 1}], "no key 'weight'; known: name, dataset, options, folder"),
         ([{"name": "a.b", "dataset": pairs(1)}], "name without a dot or slash, got 'a.b'"),
-        ([{"name": "a"}], "'a' of the mix names no dataset"),
+        ([{"name": "a"}], "'a' of the mix needs either a dataset or a folder"),
+        ([{"name": "a", "dataset": pairs(1), "folder": {"optical_dir": "x"}}], "either a dataset or a folder"),
+        (
+            [{"name": "a", "folder": {"optical": "x"}}],
+            "folder of source 'a' has no option 'optical'; known: optical_dir",
+        ),
+        ([{"name": "a", "folder": {"optical_dir": "gone"}}], "folder 'gone' does not exist"),
         ([{"name": "a", "dataset": []}], "'a' of the mix is empty"),
         ([{"name": "a", "dataset": pairs(1), "ratio": -1}], "'a' of the mix has the ratio -1"),
         ([{"name": "a", "dataset": pairs(1), "ratio": float("nan")}], "'a' of the mix has the ratio nan"),
@@ -226,7 +232,10 @@ def test_converted_sar_changes_unit_and_bands():
 
 def test_unlabelled_folders_give_pairs_without_labels(tmp_path):
     fake = write_pairs(tmp_path, count=2)
-    sources = [{"name": "mine", "dataset": load_pair_folder(fake.optical_dir, fake.sar_dir)}]
+    sources = [
+        {"name": "mine", "folder": {"optical_dir": str(fake.optical_dir), "sar_dir": str(fake.sar_dir)}},
+        {"name": "off", "folder": {"optical_dir": "gone"}, "ratio": 0},
+    ]
     loader = build_train_loader(
         dataset=mix_datasets(sources=sources),
         mapper=mapper(reader=SourceReader(readers={"mine": FileReader()})),

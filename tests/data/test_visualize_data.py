@@ -101,8 +101,8 @@ def test_unlabelled_pairs_of_a_mix(tmp_path, capsys):
     (tmp_path / "mix.py").write_text(
         "from mmovseg.config import get_config\n"
         "dataloader = get_config('projects/CMU/configs/common/folder_data.py').dataloader\n"
-        f"dataloader.train.dataset.sources[0].dataset.optical_dir = {str(tmp_path / 'pairs' / 'optical')!r}\n"
-        f"dataloader.train.dataset.sources[0].dataset.sar_dir = {str(tmp_path / 'pairs' / 'sar')!r}\n"
+        f"dataloader.train.dataset.sources[0].folder.optical_dir = {str(tmp_path / 'pairs' / 'optical')!r}\n"
+        f"dataloader.train.dataset.sources[0].folder.sar_dir = {str(tmp_path / 'pairs' / 'sar')!r}\n"
     )
     visualize_data.main(["--config-file", str(tmp_path / "mix.py"), "--num", "2", "--output", str(tmp_path / "out")])
     picture = np.asarray(Image.open(capsys.readouterr().out.strip()).convert("RGB"))

@@ -6,15 +6,17 @@ go by that. Labels are of no use in a mix, since each set numbers its classes in
 
 from __future__ import annotations
 
+import inspect
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmovseg.data.datasets.folders import load_pair_folder
 from mmovseg.data.samplers import MixOrder
 from mmovseg.errors import UserError
 
-_KEYS = ("name", "dataset", "ratio", "options")
+_KEYS = ("name", "dataset", "options", "folder", "ratio")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,10 @@ def mix_datasets(*, sources: Sequence[Mapping[str, Any]], epoch_size: int | None
         sources: one mapping each:
             `name`: of the source, without a dot or slash, for example ``spacenet6``;
             `dataset`: dataset dicts, or the name of a registered data set, then with `options` for its loader;
+            `folder`: instead of `dataset`, the arguments of `load_pair_folder`;
             `ratio`: its share of the draws, relative to those of the others; 0 leaves the source out, and a registered
-            set is then not looked for. Without any ratio sources are drawn by their sizes, so that an epoch takes every
-            pair once.
+            set or a folder is then not looked for. Without any ratio sources are drawn by their sizes, so that an epoch
+            takes every pair once.
         epoch_size: draws of an epoch, None = the number of pairs. Shares are rounded to whole draws of an epoch, at
             least one.
 
@@ -90,15 +93,17 @@ def _check_source(source: Mapping[str, Any]) -> None:
     name = source.get("name")
     if not isinstance(name, str) or not name or set("./") & set(name):
         raise UserError(f"a source of a mix needs a name without a dot or slash, got {name!r}")
-    if source.get("dataset") is None:
-        raise UserError(f"source '{name}' of the mix names no dataset")
+    if (source.get("dataset") is None) == (source.get("folder") is None):
+        raise UserError(f"source '{name}' of the mix needs either a dataset or a folder")
     ratio = source.get("ratio")
     if ratio is not None and not 0 <= ratio < float("inf"):
         raise UserError(f"source '{name}' of the mix has the ratio {ratio}; it must be a number from 0 up")
 
 
 def _load(source: Mapping[str, Any]) -> list[dict[str, Any]]:
-    name, dataset, options = source["name"], source["dataset"], dict(source.get("options") or {})
+    name, dataset, options = source["name"], source.get("dataset"), dict(source.get("options") or {})
+    if dataset is None:
+        dataset = load_pair_folder(**_folder(name, source["folder"]))
     if isinstance(dataset, str):
         from mmovseg.data.datasets.catalog import get_dataset  # the registered sets are not needed by lists
 
@@ -115,6 +120,14 @@ def _load(source: Mapping[str, Any]) -> list[dict[str, Any]]:
         seen.add(image_id)
         dicts.append({**item, "source": name, "image_id": f"{name}/{image_id}"})
     return dicts
+
+
+def _folder(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(load_pair_folder).parameters
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise UserError(f"the folder of source '{name}' has no option '{unknown[0]}'; known: {', '.join(known)}")
+    return {"optical_dir": None, **arguments}
 
 
 def _weights(sources: Sequence[Mapping[str, Any]], sizes: Sequence[int]) -> list[float]:

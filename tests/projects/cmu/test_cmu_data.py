@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from mmovseg.checkpoint.export import export_part
 from mmovseg.config import apply_overrides, get_config, instantiate, load_config
 from mmovseg.data.mapper import OpticalSARMapper
 from mmovseg.data.sample import RawSample
-from mmovseg.data.statistics import read_statistics
+from mmovseg.data.statistics import read_statistics, write_statistics
 from mmovseg.engine.cli import train_main
 from mmovseg.errors import UserError
 from mmovseg.modeling.meta_arch import PatchAligner
@@ -35,7 +36,6 @@ SHRUNK = [
 MIX = """
 from mmovseg.config import LazyCall as L
 from mmovseg.config import get_config
-from mmovseg.data.datasets import load_pair_folder
 from mmovseg.data.io import FileReader
 from mmovseg.engine.run import forget_foundation_weights
 
@@ -48,7 +48,7 @@ model.teacher_norm, model.student_norm, model.input_contract = (
 )
 dataloader = _data.dataloader
 dataloader.train.dataset.sources.append(
-    dict(name="mine", dataset=L(load_pair_folder)(optical_dir="mine/optical", sar_dir="mine/sar"))
+    dict(name="mine", folder=dict(optical_dir="mine/optical", sar_dir="mine/sar"))
 )
 dataloader.train.mapper.reader.readers.mine = L(FileReader)(sar_unit_in="linear")
 dataloader.train.batch_size = 4
@@ -208,3 +208,19 @@ def test_every_source_gives_the_channels_that_the_config_says(name, channels, un
         if unit == "amplitude8":
             assert torch.equal(sar[0], sar[2]) and 0 <= sar.min() and sar.max() <= 255
     assert [source.name for source in contract.sources] == ["spacenet6", "dfc2023", "miniearth"]
+
+
+def test_the_config_of_the_readme_mixes_a_folder_in(tmp_path):
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "projects/CMU/README.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.py").write_text(snippet)
+    config = load_config(tmp_path / "mine.py")
+    assert [source.name for source in config.dataloader.train.dataset.sources][-1] == "mine"
+    assert set(config.dataloader.train.mapper.reader.readers) == {"spacenet6", "dfc2023", "miniearth", "mine"}
+    pairs = write_pairs(tmp_path / "pairs", count=1, sar="tif_linear")
+    reader = instantiate(config.dataloader.train.mapper.reader)
+    assert reader({**pairs.dicts[0], "source": "mine"}).sar.shape[2] == 2
+    write_statistics(tmp_path / "s.json", {"mine": read_statistics("cmu_db")["spacenet6"]})
+    config.model.student_norm.statistics = str(tmp_path / "s.json")
+    assert list(instantiate(config.model.student_norm).norms) == ["mine"]
+    with pytest.raises(UserError, match="have no SAR of spacenet6; they have: mine"):
+        instantiate(config.model.input_contract)

@@ -10,7 +10,6 @@ To mix it with others, append its source and reader to those of `cmu_data.py`; p
 
 from mmovseg.config import LazyCall as L
 from mmovseg.config import get_config
-from mmovseg.data.datasets import load_pair_folder
 from mmovseg.data.io import FileReader
 
 _base = get_config("projects/CMU/configs/common/cmu_data.py")
@@ -19,7 +18,7 @@ dataloader, teacher_norm, student_norm, input_contract = (
 )
 
 dataloader.train.dataset.sources = [
-    dict(name="pairs", dataset=L(load_pair_folder)(optical_dir="data/pairs/optical", sar_dir="data/pairs/sar"))
+    dict(name="pairs", folder=dict(optical_dir="data/pairs/optical", sar_dir="data/pairs/sar"))
 ]
 dataloader.train.mapper.reader.readers = dict(pairs=L(FileReader)(sar_unit_in="db", sar_channels=2))
 student_norm.statistics = "data/pairs/statistics.json"
