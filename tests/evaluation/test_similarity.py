@@ -40,7 +40,7 @@ def test_unrelated_features_are_about_zero_even_with_more_channels_than_samples(
 
 
 def test_closed_form_of_a_shared_part():
-    """x = s, y = (s, noise as strong): HSIC of both is |cov(x, y)|^2 = c, of y with itself 2 c, so CKA = 1 / sqrt(2)."""
+    """x = s, y = (s, as much noise): HSIC of both is |cov(x, y)|^2 = c, of y with itself 2 c, so CKA = 1 / sqrt(2)."""
     shared = torch.randn(40_000, 4)
     y = torch.cat([shared, torch.randn(40_000, 4)], dim=1)
     assert linear_cka(shared, y) == pytest.approx(0.5**0.5, abs=0.01)
