@@ -15,6 +15,7 @@ from mmovseg.config import LazyCall, find_config, get_config, instantiate
 from mmovseg.engine.provenance import weights_metadata
 from mmovseg.errors import UserError
 from mmovseg.layers.norm import PixelNorm
+from mmovseg.modeling.clip import OpenCLIPEncoder
 from mmovseg.modeling.yacs import add_mmovseg_config
 from mmovseg.testing.checks import assert_same_state
 from tests.modeling.conftest import VOCABULARY, build_xs, make_inputs
@@ -218,3 +219,19 @@ def test_a_student_of_other_sar_is_refused(role, tmp_path):
         UserError, match=f"{role}: '.*sar.safetensors' was trained on sar with the unit 'db', not 'linear'"
     ):
         build_with_clip_sar(**changes, input_contract=contract)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_the_tower_of_full_size_gives_clips_dense_map(tmp_path):
+    """The timm model that `cmu_clip_vitb16.py` names is CLIP ViT-B/16 of OpenAI's shape."""
+    torch.manual_seed(0)
+    clip = OpenCLIPEncoder("ViT-B-16-quickgelu", dense="value_own").eval()
+    save_weights(clip.model, tmp_path / "clip.safetensors")
+    node = get_config("projects/CMU/configs/mmovseg_ddhr_sk_vitb16_clip_sar.py").model.clip_sar_encoder
+    node.weights = f"clip:{tmp_path / 'clip.safetensors'}"
+    tower = instantiate(node)
+    for size, least in (((224, 224), 1 - 1e-5), ((256, 320), 0.998)):  # timm resamples positions a little differently
+        x = torch.randn(1, 3, *size)
+        z = torch.einsum("nchw,cd->ndhw", tower(x)["block12"], clip.model.visual.proj)
+        assert F.cosine_similarity(z, clip.encode_image(x)["dense"], dim=1).min() > least
