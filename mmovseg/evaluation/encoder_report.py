@@ -19,7 +19,8 @@ DEFINITION: dict[str, str] = {
     "chance R@k": "k / gallery",
     "patch accuracy": (
         "percent of the student's patches whose own teacher patch is the nearest by cosine among all valid patches of "
-        "the same image, over all test images; ties count as in R@k"
+        "the same image, over all test images; ties count as in R@k; what positions alone give, the control "
+        "--modality shuffled-sar says"
     ),
     "chance patch accuracy": "images / patches",
     "CKA": (

@@ -146,15 +146,7 @@ def fit_linear_probe(
     problem = _Problem(x[labelled], y[labelled], l2=l2, device=torch.device(device))
     parameters = torch.zeros(channels + 1, num_classes, dtype=torch.float64, device=device, requires_grad=True)
     basis = problem.basis()
-    optimizer = torch.optim.LBFGS(
-        [parameters],
-        max_iter=max_iterations,
-        max_eval=2 * max_iterations,
-        tolerance_grad=_GRADIENT_TOLERANCE,
-        tolerance_change=1e-12,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+    optimizer = _optimizer(parameters, max_iterations)
 
     def closure() -> Tensor:
         loss, gradient = problem.evaluate(basis @ parameters.detach())
@@ -171,6 +163,18 @@ def fit_linear_probe(
         loss=float(penalised) - 0.5 * l2 * float(solution[:-1].square().sum()),
         iterations=int(optimizer.state[parameters]["n_iter"]),
         converged=bool((basis.T @ gradient).abs().max() <= 10 * _GRADIENT_TOLERANCE),
+    )
+
+
+def _optimizer(parameters: Tensor, max_iterations: int) -> torch.optim.LBFGS:
+    return torch.optim.LBFGS(
+        [parameters],
+        max_iter=max_iterations,
+        max_eval=2 * max_iterations,
+        tolerance_grad=_GRADIENT_TOLERANCE,
+        tolerance_change=1e-12,
+        history_size=20,
+        line_search_fn="strong_wolfe",
     )
 
 

@@ -8,29 +8,8 @@ narrow ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from torch import Tensor
-
-
-@dataclass
-class _Moments:
-    """Sums over samples x (and y) that HSIC of two linear kernels needs: (C, D), (C,), (D,) and scalars."""
-
-    cross: np.ndarray
-    """sum of x y^T."""
-    x: np.ndarray
-    """sum of x."""
-    y: np.ndarray
-    x_by_y: np.ndarray
-    """sum of x |y|^2."""
-    y_by_x: np.ndarray
-    norms: float
-    """sum of |x|^2 |y|^2."""
-    x_norm: float
-    """sum of |x|^2."""
-    y_norm: float
 
 
 class LinearCKA:
@@ -57,11 +36,8 @@ class LinearCKA:
         if len(first) != len(second):
             raise ValueError(f"{len(first)} samples against {len(second)}")
         x, y = first.detach().double(), second.detach().double()
-        for key, pair in {"xx": (x, x), "yy": (y, y), "xy": (x, y)}.items():
-            sums = [part.cpu().numpy() for part in _sums(*pair)]
-            before = self._sums.get(key)
-            self._sums[key] = sums if before is None else [a + b for a, b in zip(before, sums, strict=True)]
-        self.samples += len(first)
+        pairs = {"xx": (x, x), "yy": (y, y), "xy": (x, y)}
+        self.add_state((len(x), {key: [part.cpu().numpy() for part in _sums(*pair)] for key, pair in pairs.items()}))
 
     @property
     def state(self) -> tuple[int, dict[str, list[np.ndarray]]]:
@@ -83,38 +59,32 @@ class LinearCKA:
         """
         if self.samples < 4:
             return None
-        xx, yy, xy = (_hsic(_Moments(*self._sums[key]), self.samples) for key in ("xx", "yy", "xy"))
-        sizes = [_scale(_Moments(*self._sums[key]), self.samples) for key in ("xx", "yy")]
+        xx, yy, xy = (_hsic(self._sums[key], self.samples) for key in ("xx", "yy", "xy"))
+        sizes = [_scale(self._sums[key], self.samples) for key in ("xx", "yy")]
         if min(xx / sizes[0], yy / sizes[1]) < 1e-12:  # rounding of features that are all alike
             return None
         return float(xy / np.sqrt(xx * yy))
 
 
 def _sums(x: Tensor, y: Tensor) -> list[Tensor]:
+    """Return the sums over samples that HSIC of the kernels X X^T and Y Y^T needs, in the order of `_hsic`."""
     x_norm, y_norm = x.square().sum(dim=1), y.square().sum(dim=1)
-    return [
-        x.T @ y,
-        x.sum(dim=0),
-        y.sum(dim=0),
-        x.T @ y_norm,
-        y.T @ x_norm,
-        (x_norm * y_norm).sum(),
-        x_norm.sum(),
-        y_norm.sum(),
-    ]
+    vectors = [x.sum(dim=0), y.sum(dim=0), x.T @ y_norm, y.T @ x_norm]
+    return [x.T @ y, *vectors, (x_norm * y_norm).sum(), x_norm.sum(), y_norm.sum()]
 
 
-def _hsic(m: _Moments, n: int) -> float:
-    """Return the unbiased HSIC of K = X X^T and L = Y Y^T, their diagonals left out, from sums over samples."""
-    trace = float((m.cross**2).sum() - m.norms)
-    total_k, total_l = float(m.x @ m.x - m.x_norm), float(m.y @ m.y - m.y_norm)
-    rows = float(m.x @ m.cross @ m.y - m.x @ m.x_by_y - m.y @ m.y_by_x + m.norms)
-    return (trace + total_k * total_l / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3))
+def _hsic(sums: list[np.ndarray], n: int) -> float:
+    """Return the unbiased HSIC of X X^T and Y Y^T with their diagonals left out."""
+    cross, x, y, x_by_y, y_by_x, norms, x_norm, y_norm = sums
+    trace = (cross**2).sum() - norms
+    totals = (x @ x - x_norm) * (y @ y - y_norm)
+    rows = x @ cross @ y - x @ x_by_y - y @ y_by_x + norms
+    return float((trace + totals / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3)))
 
 
-def _scale(m: _Moments, n: int) -> float:
+def _scale(sums: list[np.ndarray], n: int) -> float:
     """Return what HSIC would be of features of this length without any mean taken off: the unit of its rounding."""
-    return max((float(m.x_norm) / n) ** 2, np.finfo(float).tiny)
+    return max((float(sums[-1]) / n) ** 2, float(np.finfo(float).tiny))
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float | None:

@@ -282,6 +282,31 @@ def test_two_processes_give_the_figures_of_one(tmp_path):
         assert stored["provenance"][key] == whole.report["provenance"][key]
 
 
+def test_half_precision_features_are_taken():
+    items, outputs = shared_case()
+    exact, _ = evaluate(items, outputs)
+    halves = [
+        {**output, **{side: {k: v.bfloat16() for k, v in output[side].items()} for side in ("student", "teacher")}}
+        for output in outputs
+    ]
+    rounded, _ = evaluate(items, halves)
+    assert rounded.report["metrics"]["CKA"] == pytest.approx(exact.report["metrics"]["CKA"], abs=0.01)
+    assert rounded.report["metrics"]["probe mIoU"] == pytest.approx(exact.report["metrics"]["probe mIoU"], abs=2.0)
+
+
+@pytest.mark.gpu
+def test_features_on_a_gpu_give_the_figures_of_the_cpu():
+    items, outputs = shared_case()
+    expected, _ = evaluate(items, outputs)
+    moved = [
+        {k: {n: m.cuda() for n, m in v.items()} if isinstance(v, dict) else v for k, v in output.items()}
+        | {"patch_valid": output["patch_valid"].cuda()}
+        for output in outputs
+    ]
+    found, _ = evaluate(items, moved, probe_device="cuda")
+    assert found.report["metrics"] == pytest.approx(expected.report["metrics"], rel=1e-3)
+
+
 def test_models_and_data_that_do_not_fit_are_refused():
     items = [scene(i) for i in range(3)]
     outputs = [answer(item, label_features(item)) for item in items]
