@@ -72,9 +72,21 @@ def test_the_recipe_is_the_papers(name):
     assert model.student.freeze is False and model.teacher.get("freeze", True)
     assert model.student.weights == model.teacher.weights == "timm"
     assert timm.get_pretrained_cfg(model.teacher.name).input_size[0] == 3  # it has weights to start from
-    norm = instantiate(model.teacher_norm)
-    contract = instantiate(model.input_contract)
-    assert norm.mean.flatten().tolist() == pytest.approx(list(contract.optical.mean))
+    check_constants_of_pretraining(model.teacher.name, instantiate(model.teacher_norm))
+    check_constants_of_pretraining(model.teacher.name, instantiate(model.input_contract).optical)
+
+
+def check_constants_of_pretraining(name, norm):
+    pretrained = timm.get_pretrained_cfg(name)
+    for own, theirs in ((norm.mean, pretrained.mean), (norm.std, pretrained.std)):
+        assert torch.as_tensor(own).flatten().tolist() == pytest.approx([255 * value for value in theirs], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mmovseg_vitb16", "mmovseg_vitl14", *(f"{name}_vitl14" for name in SETTINGS)])
+def test_mmovseg_reads_optical_images_as_its_dense_encoder_was_pretrained(name):
+    model = get_config(f"mmovseg/{name}.py").model
+    check_constants_of_pretraining(model.optical_encoder.name, instantiate(model.optical_norm))
+    check_constants_of_pretraining(model.optical_encoder.name, instantiate(model.input_contract).optical)
 
 
 @pytest.mark.slow

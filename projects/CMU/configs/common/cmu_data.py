@@ -25,7 +25,9 @@ from mmovseg.data.transforms import (
 )
 from mmovseg.layers.norm import PixelNorm, norm_of_sources
 
-_crop_px = 256  # what the paper cuts its pairs to (Sec. 4.1.1); 16 x 16 patches of 16 px
+# Our choice, 16 x 16 patches of 16 px: the paper gives no tile size for CMU-Data. PIE and DDHR, which its MM-OVSeg then
+# reads, are cut to 256 px (Sec. 4.1.1).
+_crop_px = 256
 
 # The paper names translation, flipping, scaling and rotation, and no range: these are ours. One transform moves both
 # rasters; whatever a margin uncovers is invalid in both, and the aligner leaves such patches out.
@@ -73,7 +75,8 @@ _train = L(build_train_loader)(
 )
 dataloader = dict(train=_train)
 
-# The teacher is frozen, so it reads every source as in its own training: with ImageNet's constants.
+# The teacher is frozen, so it reads every source as in its own training: DINO v1 with ImageNet's constants. Configs with
+# another teacher (`cmu_vitl16.py`, `cmu_clip_vitb16.py`) set that one's.
 _optical = L(ModalityContract)(
     sensor="any RGB",
     bands=("red", "green", "blue"),
