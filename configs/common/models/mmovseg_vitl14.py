@@ -1,8 +1,8 @@
 """MM-OVSeg with large encoders: CLIP ViT-L/14 beside DINOv3 ViT-L/16, blocks 8/16/24 (paper, appendix D).
 
 CLIP reads 336 of 384 pixels, so that its 14-pixel patches form the same 24x24 grid as the 16-pixel patches of DINOv3.
-Optical images are normalised as in DINOv3's satellite pretraining. SAR keeps the constants of the ViT-B/16 configs: those of
-optical images would say nothing about backscatter.
+Optical images are normalised as in DINOv3's satellite pretraining. SAR keeps the constants of the ViT-B/16 configs:
+those of optical images would say nothing about backscatter.
 """
 
 from mmovseg.config import LazyCall as L

@@ -1,7 +1,7 @@
 """CMU for the large model (appendix D): DINOv3 ViT-L/16, blocks 8, 16 and 24, else as `cmu_vitb16.py`.
 
-Its encoder fits the `_vitl14` configs of the same settings. Of CMU at this size the paper says nothing. The teacher reads
-with the constants of its satellite pretraining, the student with those of each source of SAR.
+Its encoder fits the `_vitl14` configs of the same settings. Of CMU at this size the paper says nothing. The teacher
+reads with the constants of its satellite pretraining, the student with those of each source of SAR.
 """
 
 from mmovseg.config import get_config

@@ -75,8 +75,8 @@ _train = L(build_train_loader)(
 )
 dataloader = dict(train=_train)
 
-# The teacher is frozen, so it reads every source as in its own training: DINO v1 with ImageNet's constants. Configs with
-# another teacher (`cmu_vitl16.py`, `cmu_clip_vitb16.py`) set that one's.
+# The teacher is frozen, so it reads every source as in its own training: DINO v1 with ImageNet's constants. Configs
+# with another teacher (`cmu_vitl16.py`, `cmu_clip_vitb16.py`) set that one's.
 _optical = L(ModalityContract)(
     sensor="any RGB",
     bands=("red", "green", "blue"),
