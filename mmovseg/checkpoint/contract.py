@@ -87,9 +87,10 @@ def contract_of_sources(
     gsd_m: tuple[float, float] | None = None,
     train_size: int | None = None,
 ) -> InputContract:
-    """Return the contract of a SAR encoder that is trained on a mix, each source normalised by its own statistics.
+    """Return the contract of a model that reads the SAR of one source or of a mix, each by its own statistics.
 
-    Mean and deviation of the whole are those of a mix in equal parts.
+    Mean and deviation of the whole are those of a mix in equal parts; its clip range is that of all sources, None if
+    they differ. Of one source alone they are its own figures.
 
     Args:
         statistics: file or shipped name, see `mmovseg.data.statistics.read_statistics`.
@@ -119,14 +120,14 @@ def contract_of_sources(
     units = sorted({sar.unit for sar in sars})
     if len(units) != 1:
         raise UserError(f"statistics '{statistics}' must have one unit of SAR for all sources, got: {', '.join(units)}")
-    mean = tuple(sum(sar.mean[band] for sar in sars) / len(sars) for band in range(len(bands)))
-    square = [sum(sar.std[band] ** 2 + sar.mean[band] ** 2 for sar in sars) / len(sars) for band in range(len(bands))]
+    mean, std = _of_equal_parts(sars)
     whole = ModalityContract(
         sensor=", ".join(sar.sensor for sar in sars),
         bands=tuple(bands),
         unit=units[0],
-        mean=tuple(round(value, 4) for value in mean),
-        std=tuple(round((power - value**2) ** 0.5, 4) for power, value in zip(square, mean, strict=True)),
+        mean=mean,
+        std=std,
+        clip=sars[0].clip if len({sar.clip for sar in sars}) == 1 else None,
     )
     return InputContract(
         optical=optical,
@@ -135,6 +136,17 @@ def contract_of_sources(
         train_size=train_size,
         sources=tuple(parts),
     )
+
+
+def _of_equal_parts(sars: Sequence[ModalityContract]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of each band of a mix in equal parts; of one source, its own to the last digit."""
+    if len(sars) == 1:
+        return sars[0].mean, sars[0].std
+    bands = range(len(sars[0].mean))
+    mean = [sum(sar.mean[band] for sar in sars) / len(sars) for band in bands]
+    square = [sum(sar.std[band] ** 2 + sar.mean[band] ** 2 for sar in sars) / len(sars) for band in bands]
+    std = [(power - value**2) ** 0.5 for power, value in zip(square, mean, strict=True)]
+    return tuple(round(value, 4) for value in mean), tuple(round(value, 4) for value in std)
 
 
 def _names(sources: Sequence[str | Mapping[str, Any]]) -> list[str]:

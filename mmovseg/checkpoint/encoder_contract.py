@@ -15,8 +15,9 @@ from mmovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Starts that are no aligned encoder: weights by name, and RGB filters that are brought to other channels.
-_OTHER_STARTS = ("timm", "shipped://", "clip:", "folded:")
+# Starts that are no aligned encoder: timm's own weights, shipped ones, and RGB filters brought to other channels.
+_OTHER_START = "timm"
+_OTHER_PREFIXES = ("shipped://", "clip:", "folded:")
 # Bands of an uncalibrated picture; nobody says of which polarisation, so they fit any.
 _UNNAMED = frozenset({"amplitude", "grey"})
 
@@ -27,8 +28,9 @@ def check_encoder_contract(
     """Compare the input contract in an encoder's file with the model's.
 
     Nothing is compared when `weights` is no file, or when the file or the model says nothing about the modality.
-    Another normalisation is a warning: features then shift, but they may still serve. It is none for an encoder of a
-    mix of sources.
+    Another normalisation is a warning: features then shift, but they may still serve. An encoder of a mix has read each
+    source by its own statistics, so a model that reads its own data in the same way (a contract of
+    `contract_of_sources`) normalises alike, whatever the constants are.
 
     Args:
         weights: as given to `TimmEncoder`.
@@ -39,7 +41,7 @@ def check_encoder_contract(
     Raises:
         UserError: the file is unreadable, or its encoder reads another unit, another number of bands or other bands.
     """
-    if weights is None or weights.startswith(_OTHER_STARTS) or own is None:
+    if weights is None or weights == _OTHER_START or weights.startswith(_OTHER_PREFIXES) or own is None:
         return
     theirs = _read_contract(weights)
     wanted: ModalityContract | None = getattr(own, modality)
@@ -49,16 +51,17 @@ def check_encoder_contract(
     difference = _difference(given, wanted)
     if difference is not None:
         raise UserError(f"{role}: '{weights}' was trained on {modality} with {difference[0]}, not {difference[1]}")
-    parts = [part for source in theirs.sources if (part := getattr(source, modality)) is not None]
+    parts = _parts(theirs, modality)
     if parts:  # trained on a mix, each source by its own statistics: those of a new source fit as well
-        if not any(_same_normalisation(part, wanted) for part in parts):
-            names = ", ".join(source.name for source in theirs.sources)
-            logger.info(
-                "%s: '%s' was trained on %s, each normalised by its own statistics; mean and std of this model "
-                "should be those of its own data",
+        if not _parts(own, modality) and not any(_same_normalisation(part, wanted) for part in parts):
+            logger.warning(
+                "%s: '%s' was trained on %s, each normalised by its own statistics, but this model normalises %s with "
+                "%s; measure your data with tools/compute_statistics.py and give the model's norm these constants",
                 role,
                 weights,
-                names,
+                ", ".join(source.name for source in theirs.sources),
+                modality,
+                _normalisation(wanted),
             )
     elif not _same_normalisation(given, wanted):
         logger.warning(
@@ -69,6 +72,10 @@ def check_encoder_contract(
             _normalisation(given),
             _normalisation(wanted),
         )
+
+
+def _parts(contract: InputContract, modality: str) -> list[ModalityContract]:
+    return [part for source in contract.sources if (part := getattr(source, modality)) is not None]
 
 
 def _read_contract(path: str) -> InputContract | None:

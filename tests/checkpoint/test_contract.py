@@ -56,6 +56,20 @@ def test_sources_that_are_switched_off_are_not_listed(file):
     assert contract.sar.mean == (-10.0, -20.0) and contract.sar.std == (3.0, 4.0)
 
 
+def test_one_source_alone_is_described_to_the_last_digit(file):
+    one = sar(mean=(-10.123456, -20.654321), std=(3.000049, 4.000051), clip=(-30.0, 5.0))
+    contract = contract_of_sources(statistics=file(a=one, b=sar()), bands=("VV", "VH"), sources=["a"])
+    whole, part = contract.sar, contract.sources[0].sar
+    assert (whole.mean, whole.std, whole.clip) == (part.mean, part.std, part.clip) == (one.mean, one.std, one.clip)
+
+
+def test_a_clip_range_is_stated_for_the_whole_where_all_sources_share_it(file):
+    alike = {"clip": (-30.0, 5.0)}
+    for other, expected in ((alike, (-30.0, 5.0)), ({"clip": (-30.0, 6.0)}, None), ({}, None)):
+        statistics = file(a=sar(**alike), b=sar(**other))
+        assert contract_of_sources(statistics=statistics, bands=("VV", "VH")).sar.clip == expected
+
+
 def test_models_of_one_source_are_described_as_before():
     content = InputContract(optical=OPTICAL, sar=None, gsd_m=(2.5, 2.5)).to_dict()
     assert set(content) == {"optical", "sar", "gsd_m", "train_size"}

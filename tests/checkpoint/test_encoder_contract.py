@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +90,16 @@ def test_other_starts_are_not_compared(start):
     check(start, sar=PICTURE)
 
 
+@pytest.mark.parametrize("folder", ["timm", "timm_encoders", "timm-runs/cmu"])
+def test_a_file_in_a_folder_called_timm_is_compared(folder, encoder_file, tmp_path, monkeypatch):
+    file = Path(encoder_file(PICTURE))
+    monkeypatch.chdir(tmp_path)
+    Path(folder).mkdir(parents=True)
+    path = str(file.rename(tmp_path / folder / "sar.safetensors").relative_to(tmp_path))
+    with pytest.raises(UserError, match=f"'{path}' was trained on sar with the unit 'amplitude8', not 'db'"):
+        check(path)
+
+
 def test_nothing_is_compared_where_nothing_is_said(encoder_file, tmp_path, caplog):
     check(encoder_file(None), sar=PICTURE)
     check(encoder_file(None, RGB), sar=PICTURE)
@@ -105,17 +116,36 @@ def test_a_broken_contract_is_named(tmp_path):
         check(str(path))
 
 
-def test_an_encoder_of_a_mix_asks_for_the_statistics_of_the_data(tmp_path, caplog):
-    caplog.set_level("INFO")
+@pytest.fixture
+def mix_file(tmp_path):
+    """An encoder of two sources, of which `b` is normalised as `SAR` says."""
     sources = (SourceContract("a", sar=replace(SAR, mean=(20.0, 30.0))), SourceContract("b", sar=SAR))
     contract = InputContract(optical=None, sar=replace(SAR, mean=(4.0, 6.0)), sources=sources)
-    facts = {"input_contract": json.dumps(contract.to_dict())}
     path = str(tmp_path / "mix.safetensors")
-    save_weights({"w": torch.zeros(1)}, path, metadata=facts)
-    check(path)
+    save_weights({"w": torch.zeros(1)}, path, metadata={"input_contract": json.dumps(contract.to_dict())})
+    return path
+
+
+def test_an_encoder_of_a_mix_asks_for_the_statistics_of_the_data(mix_file, caplog):
+    caplog.set_level("INFO")
+    check(mix_file)
     assert caplog.text == "", "one source is normalised as the model does"
-    check(path, replace(SAR, mean=(0.0, 0.0)))
+    check(mix_file, replace(SAR, mean=(0.0, 0.0)))
     (record,) = caplog.records
-    assert record.levelname == "INFO" and "was trained on a, b, each normalised by its own statistics" in caplog.text
+    said = record.getMessage()
+    assert record.levelname == "WARNING" and "\n" not in said
+    assert f"sar_encoder: '{mix_file}' was trained on a, b, each normalised by its own statistics" in said
+    assert "normalises sar with mean (0, 0), std (5, 5), clip (-35, 10)" in said
+    assert "measure your data with tools/compute_statistics.py" in said
     with pytest.raises(UserError, match="with the unit 'db', not 'amplitude8'"):
-        check(path, PICTURE)
+        check(mix_file, PICTURE)
+
+
+def test_a_model_that_reads_its_own_data_by_their_statistics_reads_as_a_mix_did(mix_file, encoder_file, caplog):
+    caplog.set_level("INFO")
+    measured = replace(SAR, mean=(0.0, 0.0))
+    own = InputContract(optical=RGB, sar=measured, sources=(SourceContract("mine", sar=measured),))
+    check_encoder_contract(mix_file, own, role="sar_encoder", modality="sar")
+    assert caplog.text == ""
+    check_encoder_contract(encoder_file(SAR), own, role="sar_encoder", modality="sar")
+    assert len(caplog.records) == 1, "an encoder with fixed constants still wants those"
