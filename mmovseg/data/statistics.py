@@ -273,6 +273,11 @@ def read_statistics(path: str | Path) -> dict[str, SourceStatistics]:
     """
     file = Path(path) if str(path).endswith(".json") else _FOLDER / f"{path}.json"
     if not file.is_file():
+        if str(path).endswith(".json"):
+            raise UserError(
+                f"statistics '{path}' do not exist; measure them: python tools/compute_statistics.py "
+                f"--config-file <the config that reads them> --output {path}"
+            )
         known = ", ".join(shipped_statistics())
         raise UserError(f"statistics '{path}' do not exist: neither a .json file nor one of the shipped ({known})")
     try:

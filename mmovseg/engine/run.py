@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from detectron2.engine import hooks as detectron2_hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mmovseg.checkpoint.load import load_weights
@@ -66,11 +67,12 @@ class Context:
 
 
 def prepare(config: DictConfig, config_file: str) -> Context:
-    """Choose the device, set torch's switches and seed everything.
+    """Check what the run needs, choose the device, set torch's switches and seed everything.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not there, or statistics of the data are missing.
     """
+    require_statistics(statistics_files(config.get("model")), config_file)
     train = config.train
     device = choose_device(train.device)
     set_threads(train.num_threads, device)
@@ -78,6 +80,29 @@ def prepare(config: DictConfig, config_file: str) -> Context:
     torch.use_deterministic_algorithms(train.deterministic, warn_only=True)
     seed_everything(train.seed)
     return Context(config, config_file, device)
+
+
+def statistics_files(model: DictConfig | None) -> list[str]:
+    """Return the files of statistics that calls in the model name under ``statistics``; other names are shipped."""
+    named = [
+        None if OmegaConf.is_interpolation(node, "statistics") else node.get("statistics")
+        for _, node in walk_calls(model)
+    ]
+    return [name for name in named if isinstance(name, str) and name.endswith(".json")]
+
+
+def require_statistics(files: Sequence[str], config_file: str) -> None:
+    """Check that these files are there.
+
+    Raises:
+        UserError: one is not; the sentence says how to measure it.
+    """
+    for file in files:
+        if not Path(file).is_file():
+            raise UserError(
+                f"config '{config_file}' reads the statistics of its data from '{file}', which does not exist; measure "
+                f"them first: python tools/compute_statistics.py --config-file {config_file} --output {file}"
+            )
 
 
 def forget_foundation_weights(model: DictConfig) -> None:

@@ -1,8 +1,9 @@
 """The trainings behind a table: each is done once a seed, and done again only when something that made it changed.
 
 What made a training is hashed: its model, training data, optimiser and schedule with all overrides, the bytes of the
-weights files that it starts from, and the same of the parts it uses. The hash is kept beside the weights, in the files
-of exported parts and in the rows of results, so that nothing made otherwise is taken for it.
+files it starts from (weights, and statistics that its norms read), and the same of the parts it uses. The hash is kept
+beside the weights, in the files of exported parts and in the rows of results, so that nothing made otherwise is taken
+for it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mmovseg.checkpoint.save import atomic_write
 from mmovseg.config import TrainCfg, apply_overrides, config_to_dict, load_config
 from mmovseg.config.loading import walk_calls
 from mmovseg.engine.hooks import FINAL_FILE
+from mmovseg.engine.run import require_statistics, statistics_files
 from mmovseg.engine.state import STATE_FILE
 from mmovseg.weights import SCHEME, resolve
 
@@ -92,6 +94,16 @@ class Trainings:
             "train.eval_period=-1",
             "train.tensorboard=false",
         ]
+
+    def check(self, entry: Mapping[str, Any]) -> None:
+        """Look for what a run or part and the parts it uses will read, before any of them is trained.
+
+        Raises:
+            UserError: statistics of its data are missing.
+        """
+        require_statistics(self._described(entry, 0).get("statistics", ()), str(entry["config"]))
+        for name in entry.get("uses", {}).values():
+            self.check(self._parts[name])
 
     def weights(self, run: Mapping[str, Any], seed: int) -> Trained:
         """Return the weights of a run: its own, those of the run whose weights it tests, or none."""
@@ -185,7 +197,8 @@ def describe_config(config: str, overrides: tuple[str, ...], replaced: tuple[str
 
     Returns:
         ``model``, ``optimizer``, ``lr_multiplier``, ``train`` (what changes weights), ``data`` (the train loader),
-        ``test`` (test loaders and evaluators) and ``weights`` (hashes of the files that the model starts from).
+        ``test`` (test loaders and evaluators), ``weights`` (hashes of the files that the model starts from and of
+        those of statistics) and ``statistics`` (the names of the latter).
 
     Raises:
         UserError: unknown file or key.
@@ -193,6 +206,7 @@ def describe_config(config: str, overrides: tuple[str, ...], replaced: tuple[str
     node = load_config(config)
     apply_overrides(node, [*overrides, *(f"{key}=null" for key in replaced)])
     named = [call.get("weights") for _, call in walk_calls(node.get("model"))]
+    measured = statistics_files(node.get("model"))
     plain = config_to_dict(node)
     usual = OmegaConf.to_container(OmegaConf.structured(TrainCfg))  # left out: a new setting changes no old hash
     train = {
@@ -201,13 +215,15 @@ def describe_config(config: str, overrides: tuple[str, ...], replaced: tuple[str
         if key not in _REPORTING and not (isinstance(usual, dict) and value == usual.get(key))
     }
     loaders = _without_workers(plain.get("dataloader") or {})
+    files = (*named, train.get("init_checkpoint"), *measured)
     (plain.get("model") or {}).pop("input_contract", None)  # a description, which computes nothing
     return {
         **{key: plain.get(key) for key in ("model", "optimizer", "lr_multiplier")},
         "train": train,
         "data": loaders.get("train"),
         "test": [loaders.get("test"), loaders.get("evaluator")],
-        "weights": [_file_hash(name) for name in (*named, train.get("init_checkpoint")) if isinstance(name, str)],
+        "weights": [_file_hash(name) for name in files if isinstance(name, str)],
+        "statistics": measured,
     }
 
 

@@ -152,6 +152,7 @@ class _Sitting:
 
     def measure(self, run: Mapping[str, Any], seed: int, modalities: Sequence[str]) -> None:
         """Train what is missing, evaluate, and append a row for every report."""
+        self.trainings.check(run)
         weights = self.weights(run, seed)
         setup = self.setup(run, seed)
         given = self.checkpoints is not None
