@@ -17,7 +17,7 @@ from mmovseg.checkpoint.encoder_contract import check_encoder_contract
 from mmovseg.data.sample import MODALITIES, Modality, ModelInput, Prediction
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import masked_mean_pool, resize
-from mmovseg.layers.norm import PixelNorm
+from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
 from mmovseg.modeling.fusion import DualEncoderFusionHead, build_head
@@ -42,7 +42,8 @@ class MMOVSeg(nn.Module):
         head: ``name`` (``paper``, the default, or ``released``) and keyword arguments of `DualEncoderFusionHead` or
             `CostAggregationHead` beyond the shapes, which come from the encoders. The head also decides the loss and
             what scores are: logits (``paper``) or sigmoid probabilities (``released``).
-        clip_norm, optical_norm, sar_norm: pixel constants for CLIP's and the dense encoders' inputs, raster units.
+        clip_norm, optical_norm, sar_norm: pixel constants for CLIP's and the dense encoders' inputs, raster units. The
+            dense encoders' may be by source; `input_contract` is then that of `contract_of_sources`.
         clip_bands: which channels of `image` CLIP reads (0-based, in this order) when `image` has more than the three
             of a photo, for example two dates stacked; None = all. `clip_norm` then has the constants of these
             channels, `optical_norm` and `optical_encoder` read all of them.
@@ -75,8 +76,8 @@ class MMOVSeg(nn.Module):
         clip_sar_encoder: TimmEncoder | None = None,
         head: dict[str, Any],
         clip_norm: PixelNorm,
-        optical_norm: PixelNorm | None = None,
-        sar_norm: PixelNorm | None = None,
+        optical_norm: PixelNorm | SourceNorm | None = None,
+        sar_norm: PixelNorm | SourceNorm | None = None,
         clip_bands: Sequence[int] | None = None,
         modality: Modality = "both",
         clip_grid_stride: int | None = None,

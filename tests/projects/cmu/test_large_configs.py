@@ -14,6 +14,7 @@ from mmovseg.checkpoint.contract import InputContract
 from mmovseg.checkpoint.encoder_contract import check_encoder_contract
 from mmovseg.checkpoint.save import save_weights
 from mmovseg.config import get_config, instantiate
+from mmovseg.data.statistics import ModalityStatistics, SourceStatistics, write_statistics
 from mmovseg.data.vocabulary import vocabulary_from_names
 from mmovseg.engine.run import forget_foundation_weights
 from mmovseg.errors import UserError
@@ -27,6 +28,7 @@ FITS = [
     ("cmu_vitb16_db.py", "mmovseg/mmovseg_vitb16.py", "sar_encoder"),
     ("cmu_vitb16_db.py", "mmovseg/spacenet6_vitb16.py", "sar_encoder"),
     ("cmu_vitb16_miniearth.py", "mmovseg/mmovseg_vitb16.py", "sar_encoder"),
+    ("cmu_vitb16.py", f"{CMU}mmovseg_ddhr_sk_vitb16.py", "sar_encoder"),
     ("cmu_vitb16.py", f"{CMU}mmovseg_ddhr_sk_vitb16_clip_sar.py", "sar_encoder"),
     ("cmu_clip_vitb16.py", f"{CMU}mmovseg_ddhr_sk_vitb16_clip_sar.py", "clip_sar_encoder"),
     ("cmu_xs.py", f"{CMU}mmovseg_xs_ablation_clip_sar.py", "clip_sar_encoder"),
@@ -45,13 +47,23 @@ def contract_of(name: str) -> InputContract:
     return instantiate(get_config(name).model.input_contract)
 
 
+@pytest.fixture
+def ddhr_sk(tmp_path, monkeypatch):
+    """Statistics of DDHR-SK where its configs look for them."""
+    monkeypatch.chdir(tmp_path)
+    sar = ModalityStatistics("amplitude8", ("band 1",) * 3, (90.0,) * 3, (40.0,) * 3)
+    write_statistics("output/statistics/ddhr_sk.json", {"ddhr_sk": SourceStatistics(1, "made up", sar=sar)})
+
+
 @pytest.mark.parametrize(("cmu", "mmovseg", "role"), FITS)
-def test_the_encoder_fits(cmu, mmovseg, role, tmp_path):
+def test_the_encoder_fits(cmu, mmovseg, role, tmp_path, ddhr_sk, caplog):
     student, encoder = get_config(CMU + cmu).model.student, get_config(mmovseg).model[role]
     for key, default in (("name", None), ("in_chans", 3), ("local_last_block", False), ("model_args", None)):
         assert student.get(key, default) == encoder.get(key, default), key
     assert set(encoder.taps) <= set(student.taps)
     check_encoder_contract(contract_file(cmu, tmp_path), contract_of(mmovseg), role=role, modality="sar")
+    alike = mmovseg.startswith(f"{CMU}mmovseg_ddhr_sk") or cmu in ("cmu_vitb16_miniearth.py", "cmu_xs.py")
+    assert ("measure your data" in caplog.text) is not alike, "the other configs read SAR with constants of their own"
 
 
 def test_an_encoder_for_other_sar_does_not_fit(tmp_path):
