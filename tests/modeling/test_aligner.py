@@ -274,9 +274,19 @@ def test_learned_temperature_gets_a_gradient_and_keeps_its_floor():
     assert gradients["log_temperature"].abs() > 0
     with torch.no_grad():
         model.log_temperature.fill_(-20.0)
-    assert losses_and_gradients(model, paired_inputs())[0]["loss_infonce"].item() == pytest.approx(
-        _step(temperature=0.01)[0]["loss_infonce"].item(), rel=1e-5
-    )
+    model.zero_grad()
+    losses, gradients = losses_and_gradients(model, paired_inputs())
+    assert losses["loss_infonce"].item() == pytest.approx(_step(temperature=0.01)[0]["loss_infonce"].item(), rel=1e-5)
+    assert gradients["log_temperature"].abs() > 0  # the way back
+    with pytest.raises(UserError, match="learn_temperature needs the loss 'infonce'"):
+        make_aligner(learn_temperature=True, loss_weights={"mse": 1.0})
+
+
+def test_blocks_behind_the_deepest_level_do_not_train():
+    model = make_aligner(levels=(1,)).train()
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    _, gradients = losses_and_gradients(model, paired_inputs())
+    assert trainable == set(gradients) and not any(name.startswith("student.model.blocks.1.") for name in trainable)
 
 
 def test_stored_features_replace_the_teacher():

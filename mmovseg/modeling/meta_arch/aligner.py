@@ -115,6 +115,8 @@ class PatchAligner(nn.Module):
         self.patches_per_step, self.row_chunk = patches_per_step, row_chunk
         self.global_pool, self.min_valid = global_pool, min_valid
         self.temperature = float(temperature)
+        if learn_temperature and "infonce" not in self.loss_weights:
+            raise UserError("learn_temperature needs the loss 'infonce': the other losses have no temperature")
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature))) if learn_temperature else None
         width = student.output_shape()[self.levels[0]].channels
         assert width is not None
@@ -126,6 +128,9 @@ class PatchAligner(nn.Module):
         if teacher is not None:
             teacher.requires_grad_(False)
             teacher.freeze = True
+        # What lies behind the deepest aligned block gets no gradient, for which DDP would wait.
+        deepest = max(int(level.removeprefix("block")) for level in self.levels)
+        student.model.blocks[deepest:].requires_grad_(False)
 
     def forward(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Align or, in evaluation mode, return the features.
@@ -149,6 +154,9 @@ class PatchAligner(nn.Module):
         if not self.training:
             return _as_list(student, teacher, valid, self.global_pool, self.student.patch_size)
         assert teacher is not None
+        if self.log_temperature is not None:
+            with torch.no_grad():  # the parameter itself, as CLIP does: a clamped value would have no way back
+                self.log_temperature.clamp_(min=math.log(_MIN_TEMPERATURE))
         losses: dict[str, Tensor] = {}
         accuracies = []
         for kind in self.tokens:
@@ -271,7 +279,7 @@ class PatchAligner(nn.Module):
         """InfoNCE at one level and its accuracy; without a graph when it only gives the accuracy that is logged."""
         positives = start + torch.arange(len(student), device=student.device)
         apart = kind == "patch" and self.negatives == "other_images"
-        tau = self.temperature if self.log_temperature is None else self._learned_temperature()
+        tau = self.temperature if self.log_temperature is None else self.log_temperature.exp()
         options: dict[str, Any] = {"temperature": tau, "row_chunk": self.row_chunk}
         with torch.set_grad_enabled(torch.is_grad_enabled() and "infonce" in self.loss_weights):
             candidates, groups = keys, key_images
@@ -287,10 +295,6 @@ class PatchAligner(nn.Module):
             pairs = {"query_groups": images, "key_groups": key_images} if apart else {}
             back, _ = info_nce(keys[start : start + len(student)], all_students, positives, **pairs, **options)
             return (loss + back) / 2, accuracy
-
-    def _learned_temperature(self) -> Tensor:
-        assert self.log_temperature is not None
-        return self.log_temperature.exp().clamp(min=_MIN_TEMPERATURE)
 
     def _check_negatives(self, kind: TokenKind, images: Tensor) -> None:
         """One image has negatives only among its own patches, if these may be some."""
@@ -308,7 +312,7 @@ class PatchAligner(nn.Module):
         if bool(torch.isfinite(accuracy)):  # a batch without a single valid patch has none
             storage.put_scalar("align_accuracy", accuracy.item())
         if self.log_temperature is not None:
-            storage.put_scalar("temperature", self._learned_temperature().item())
+            storage.put_scalar("temperature", self.log_temperature.exp().item())
 
 
 def _check_options(
