@@ -85,7 +85,8 @@ class SourceNorm(nn.Module):
             raise UserError(f"the sources of a mix must have the same number of channels, got: {counts}")
         if default is not None and default not in norms:
             raise UserError(f"the default source '{default}' is none of: {', '.join(norms)}")
-        self.norms = nn.ModuleDict(norms)
+        self.norms = nn.ModuleDict({_key(name): norm for name, norm in norms.items()})
+        self.sources = tuple(norms)
         self.default = default
 
     @property
@@ -100,14 +101,19 @@ class SourceNorm(nn.Module):
             UserError: it names no source, or one that has no statistics here.
         """
         source = item.get("source", self.default)
-        if source is None or source not in self.norms:
+        if source is None or source not in self.sources:
             said = "names no source" if source is None else f"is of source '{source}'"
             raise UserError(
-                f"sample '{item.get('file_name', '?')}' {said}; there are statistics of: {', '.join(self.norms)}"
+                f"sample '{item.get('file_name', '?')}' {said}; there are statistics of: {', '.join(self.sources)}"
             )
-        norm = self.norms[source]
+        norm = self.norms[_key(source)]
         assert isinstance(norm, PixelNorm)
         return norm
+
+
+def _key(source: str) -> str:
+    """Name of a source's norm: `nn.ModuleDict` takes no names of its own attributes, such as "train", and no dots."""
+    return "of_" + source.replace(".", "/")
 
 
 def norm_of_sources(
