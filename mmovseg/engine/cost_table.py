@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mmovseg.config import apply_overrides, config_hash, load_config
 from mmovseg.engine.cost import PHASES, Job, Phase, measure
 from mmovseg.engine.stopwatch import spread
 from mmovseg.engine.table_rows import append_row, read_rows
@@ -212,15 +213,19 @@ def fill_cost_table(
         run: does a job.
 
     Raises:
-        UserError: `only` names a row that is not there or only reported, or a row cannot be measured.
+        UserError: `only` names a row that is not there or only reported, a row was measured with another config, or
+            one cannot be measured.
     """
     measurable = {row["name"]: row for row in table["rows"] if "config" in row}
     for name in only or ():
         if name not in measurable:
             raise UserError(f"table '{table['name']}' measures no row '{name}'; it has: {', '.join(measurable)}")
-    known = {row["name"] for row in read_rows(results) if row["table"] == table["name"]}
+    known = {row["name"]: row for row in read_rows(results) if row["table"] == table["name"]}  # the newest wins
     for name, row in measurable.items():
-        if (only is not None and name not in only) or (name in known and not again):
+        if only is not None and name not in only:
+            continue
+        settings = (*row.get("overrides", ()), *overrides)
+        if name in known and not again and _still_stands(known[name], row["config"], settings, options):
             continue
         chosen = {key: row.get(key) for key in ("steps", "warmup", "pixels")}
         chosen |= {key: value for key, value in options.items() if value is not None}
@@ -229,7 +234,7 @@ def fill_cost_table(
             config=row["config"],
             table=table["name"],
             part=row.get("part"),
-            overrides=(*row.get("overrides", ()), *overrides),
+            overrides=settings,
             options=chosen,
             batch=row.get("batch"),
         )
@@ -240,6 +245,23 @@ def fill_cost_table(
                 raise
             skip(name, str(error))
     return read_rows(results)
+
+
+def _still_stands(
+    row: Mapping[str, str], config_file: str, overrides: Sequence[str], options: Mapping[str, Any]
+) -> bool:
+    """Whether a row needs no new measurement: it holds all that is asked for. Raises when its config has changed."""
+    now = _config_digest(config_file, overrides)[: len(row["config_sha256"])]
+    if row["config_sha256"] != now:
+        raise UserError(
+            f"the row '{row['name']}' was measured with another config than '{config_file}' is now "
+            f"({row['config_sha256']}, now {now}); --again measures it anew"
+        )
+    return bool(row["energy_source"]) or not options.get("energy")
+
+
+def _config_digest(config_file: str, overrides: Sequence[str]) -> str:
+    return config_hash(apply_overrides(load_config(config_file), overrides))
 
 
 def cost_markdown(table: Mapping[str, Any], rows: Sequence[Mapping[str, str]]) -> str:

@@ -7,6 +7,7 @@ import types
 import pytest
 
 from mmovseg.config import find_config
+from mmovseg.engine import cost_table
 from mmovseg.engine.cost_table import (
     FIELDS,
     REPORTED,
@@ -110,6 +111,28 @@ def test_without_parts_the_frozen_share_is_unknown_not_zero():
 
 
 # ---------------------------------------------------------------- tables
+
+
+@pytest.fixture(autouse=True)
+def configs_as_measured(monkeypatch):
+    """The configs that the tables here name do not exist: they hash to what `measured` says."""
+    monkeypatch.setattr(cost_table, "_config_digest", lambda file, overrides: "a" * 64)
+
+
+def test_a_row_is_measured_again_for_energy_and_refused_when_its_config_changed(tmp_path, monkeypatch):
+    table, results, jobs = read_cost_table(definition(tmp_path)), tmp_path / "cost.csv", []
+
+    def run(job):
+        jobs.append(job)
+        return measured(job)
+
+    fill_cost_table(table, results, options={}, only=["cmu"], run=run)
+    fill_cost_table(table, results, options={"energy": True}, only=["cmu"], run=run)
+    fill_cost_table(table, results, options={"energy": True}, only=["cmu"], run=run)
+    assert len(jobs) == 4  # both phases, without and with energy; the third time there is nothing left to measure
+    monkeypatch.setattr(cost_table, "_config_digest", lambda file, overrides: "f" * 64)
+    with pytest.raises(UserError, match="'cmu' was measured with another config than 'c.py' is now .* --again"):
+        fill_cost_table(table, results, options={}, only=["cmu"], run=run)
 
 
 def test_a_table_is_filled_once_and_newer_rows_count(tmp_path):
