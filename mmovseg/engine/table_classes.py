@@ -82,6 +82,3 @@ def panels_to_markdown(panels: Sequence[BarPanel]) -> str:
                 f"| {panel.title} | {bar.name} | {'seen' if bar.seen else 'unseen'} | {value} | {len(bar.values)} |"
             )
     return "\n".join(lines)
-
-
-__all__ = ["class_panels", "draw_classes", "panels_to_markdown"]

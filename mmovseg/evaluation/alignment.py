@@ -47,7 +47,8 @@ class AlignmentCounter:
         self.hits, self.patches, self.images = self.hits + hits, self.patches + patches, self.images + 1
         if len(self.scenes) < self.gallery:
             first, second = global_features or (mine.mean(dim=0), theirs.mean(dim=0))
-            self.scenes.append((first.detach().float().cpu(), second.detach().float().cpu()))
+            # clones: a class token is a view that would keep all tokens of its batch alive
+            self.scenes.append((first.detach().float().cpu().clone(), second.detach().float().cpu().clone()))
 
     @classmethod
     def joined(cls, parts: Sequence[AlignmentCounter]) -> AlignmentCounter:

@@ -85,10 +85,3 @@ def _hsic(sums: list[np.ndarray], n: int) -> float:
 def _scale(sums: list[np.ndarray], n: int) -> float:
     """Return what HSIC would be of features of this length without any mean taken off: the unit of its rounding."""
     return max((float(sums[-1]) / n) ** 2, float(np.finfo(float).tiny))
-
-
-def linear_cka(first: Tensor, second: Tensor) -> float | None:
-    """Return the debiased linear CKA of (n, C) and (n, D) features; see `LinearCKA`."""
-    cka = LinearCKA()
-    cka.update(first, second)
-    return cka.value()
