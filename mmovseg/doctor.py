@@ -68,6 +68,12 @@ FOUNDATION_WEIGHTS = (
         _TIMM_FILES,
         "released ViT-L/14, trained anew",
     ),
+    FoundationWeights(
+        "vit_base_patch16_clip_quickgelu_224.openai",
+        "timm/vit_base_patch16_clip_224.openai",
+        _TIMM_FILES,
+        "CMU of CLIP, ViT-B/16",
+    ),
 )
 
 

@@ -16,17 +16,18 @@ from PIL import Image
 from mmovseg.config import get_config, instantiate, load_config
 from mmovseg.data.vocabulary import vocabulary_from_file
 from mmovseg.doctor import FOUNDATION_WEIGHTS
+from mmovseg.engine.cost_table import cost_markdown, read_cost_table
 from mmovseg.engine.folds import read_counts, read_fold_table
 from mmovseg.engine.folds import to_markdown as folds_markdown
 from mmovseg.engine.robustness import read_sweep
 from mmovseg.engine.robustness_report import to_markdown as sweep_markdown
-from mmovseg.engine.tables import read_rows, read_table, to_markdown
+from mmovseg.engine.tables import read_rows, read_table, table_rows, to_markdown
 from mmovseg.engine.zoo import STEPS, contract_markdown, zoo_markdown, zoo_records
 from mmovseg.testing.fakes import write_raster
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "MODEL_ZOO.md")
-LINKED = (*PAGES, "docs/model.md", "docs/own_data.md", "docs/floods.md", "datasets/README.md")
+PAGES = ("README.md", "MODEL_ZOO.md", "projects/CMU/README.md")
+LINKED = (*PAGES, "docs/model.md", "docs/own_data.md", "docs/floods.md", "docs/robustness.md", "datasets/README.md")
 BLOCK = r"<!-- {name} -->\n(.*?)<!-- /{end} -->"
 
 
@@ -38,13 +39,28 @@ def generated_blocks() -> dict[tuple[str, str, str], str]:
     """(page, opening name, closing name) -> Markdown that has to stand between the two marks."""
     table = read_table(ROOT / "configs/tables/miniearth.json")
     sweep = read_sweep(ROOT / "configs/tables/robustness_miniearth.json")
-    sweep_rows = read_rows(ROOT / "results/robustness_miniearth.csv")
+    sweep_text = sweep_markdown(sweep, read_rows(ROOT / "results/robustness_miniearth.csv"))
     floods = read_fold_table(ROOT / "configs/tables/ombria.json")
     flood_counts = read_counts(ROOT / "results/ombria.csv")
     contract = instantiate(get_config("common/models/mmovseg_xs.py").input_contract).to_dict()
+    cost = read_cost_table(ROOT / "configs/tables/table_a2.json")
+    measured = {"cmu_encoders": "cmu_encoders", "table_a3": "miniearth"}  # table -> its rows; all others share theirs
+    cmu = {
+        ("projects/CMU/README.md", f"table:{name}", "table"): to_markdown(
+            read_table(ROOT / f"configs/tables/{name}.json"),
+            table_rows(ROOT / f"results/{measured.get(name, 'ablation_miniearth')}.csv"),
+        )
+        for name in ("cmu_encoders", "table4", "table3", "table_a5", "table_a3")
+    }
     return {
+        **cmu,
+        ("README.md", "table:table3", "table"): cmu["projects/CMU/README.md", "table:table3", "table"],
+        ("projects/CMU/README.md", "table:table_a2", "table"): cost_markdown(
+            cost, read_rows(ROOT / "results/cost.csv")
+        ),
         ("README.md", "table:miniearth", "table"): to_markdown(table, read_rows(ROOT / "results/miniearth.csv")),
-        ("README.md", "table:robustness", "table"): sweep_markdown(sweep, sweep_rows),
+        ("README.md", "table:robustness", "table"): sweep_text.split("\n\n")[0],
+        ("docs/robustness.md", "table:robustness-whole", "table"): sweep_text,
         ("README.md", "table:ombria", "table"): folds_markdown(floods, flood_counts, brief=True),
         ("docs/floods.md", "table:ombria-whole", "table"): folds_markdown(floods, flood_counts),
         ("MODEL_ZOO.md", "zoo", "zoo"): zoo_markdown(zoo_records()),
@@ -89,7 +105,7 @@ def test_the_first_screen_holds_what_it_is_the_picture_and_the_two_commands():
     assert code_blocks("\n".join(first), "bash") == ["make demo\nmake test\n"]
 
 
-@pytest.mark.parametrize("name", ["panel", "robustness"])
+@pytest.mark.parametrize("name", ["panel", "robustness", "classes", "attention"])
 def test_the_picture_is_one(name):
     picture = ROOT / "docs" / f"{name}.png"
     with Image.open(picture) as image:
@@ -138,9 +154,9 @@ def test_the_zoo_lists_the_steps_that_make_it(step):
 
 @pytest.mark.parametrize("weights", FOUNDATION_WEIGHTS, ids=lambda weights: weights.name)
 def test_the_zoo_lists_the_foundation_weights_that_the_doctor_looks_for(weights):
-    rows = [line for line in page("MODEL_ZOO.md").splitlines() if f"`{weights.repository}`" in line]
+    rows = [line for line in page("MODEL_ZOO.md").splitlines() if f"`{weights.name.split()[0]}`" in line]
     assert len(rows) == 1 and rows[0].startswith(f"| {weights.used_by} |")
-    assert all(f"`{word}`" in rows[0] for word in (*weights.name.split(), weights.files[0]))
+    assert all(f"`{word}`" in rows[0] for word in (*weights.name.split(), weights.repository, weights.files[0]))
 
 
 @pytest.fixture

@@ -86,13 +86,19 @@ def test_foundation_weights_are_where_the_libraries_look():
         assert weights.repository == repository
 
 
+def timm_names(model, *parts):
+    encoders = [model.get(part) for part in parts]
+    return {encoder.name for encoder in encoders if encoder is not None and encoder.weights == "timm"}
+
+
 def test_foundation_weights_are_those_that_the_configs_ask_for():
     wanted = set()
     for file in (find_config("mmovseg/mmovseg_vitb16.py").parent).glob("*.py"):
         model = load_config(file).model
         wanted.add(f"{model.clip.name} {model.clip.weights}")
-        encoders = (model.get("optical_encoder"), model.get("sar_encoder"))
-        wanted |= {encoder.name for encoder in encoders if encoder is not None and encoder.weights == "timm"}
+        wanted |= timm_names(model, "optical_encoder", "sar_encoder")
+    for file in find_config("projects/CMU/configs/cmu_xs.py").parent.glob("*.py"):
+        wanted |= timm_names(load_config(file).model, "teacher", "student", "clip_sar_encoder")
     assert wanted == {weights.name for weights in doctor.FOUNDATION_WEIGHTS}
 
 

@@ -151,8 +151,8 @@ def find_command_faults(command: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "MODEL_ZOO.md", "datasets/README.md"]
-    + [f"docs/{name}.md" for name in ("floods", "model", "own_data")],
+    ["README.md", "CONTRIBUTING.md", "MODEL_ZOO.md", "datasets/README.md", "projects/CMU/README.md"]
+    + [f"docs/{name}.md" for name in ("floods", "model", "own_data", "robustness")],
 )
 def test_documented_commands_exist(name):
     if not (ROOT / name).is_file():
