@@ -5,6 +5,9 @@ Its encoder fits `configs/mmovseg/{pie_cloud,pie_clean,ddhr_sk,ddhr_sk_to_ch,oem
     tools/export_weights.py --checkpoint output/cmu/vitb16/model_final.safetensors --part student.model \
         --output sar.safetensors
     tools/train_net.py --config-file configs/mmovseg/ddhr_sk_vitb16.py model.sar_encoder.weights=sar.safetensors
+
+Those read SAR with constants of their own, and say so in a warning: `mmovseg_ddhr_sk_vitb16.py` shows how a config
+reads it by the measured statistics of its data, as this one does. `--eval-only` measures an encoder on MiniEarth.
 """
 
 from mmovseg.config import get_config
@@ -12,6 +15,8 @@ from mmovseg.config import get_config
 model = get_config("projects/CMU/configs/common/aligner_vitb16.py").model
 _data = get_config("projects/CMU/configs/common/cmu_data_amplitude8.py")
 dataloader = _data.dataloader
+dataloader.update(get_config("projects/CMU/configs/common/encoder_eval_mix.py").dataloader)
+dataloader.test.mapper.reader = dataloader.train.mapper.reader
 train = get_config("common/train.py").train
 optimizer = get_config("common/optim.py").optimizer
 lr_multiplier = get_config("common/schedule.py").cosine
