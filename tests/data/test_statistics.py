@@ -181,7 +181,7 @@ def test_files_come_back_as_they_were(mix, tmp_path):
 def test_bad_files_are_one_sentence(tmp_path):
     with pytest.raises(UserError, match="'gone' do not exist: .* shipped .*cmu_db"):
         read_statistics("gone")
-    with pytest.raises(UserError, match=r"do not exist; measure them: python tools/compute_statistics.py .*gone\.json$"):
+    with pytest.raises(UserError, match=r"do not exist; measure them: .*/compute_statistics\.py .*gone\.json$"):
         read_statistics(tmp_path / "gone.json")
     (tmp_path / "cut.json").write_text('{"sources": {')
     with pytest.raises(UserError, match=r"cut\.json' holds no statistics"):
