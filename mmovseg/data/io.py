@@ -20,7 +20,14 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample
-from mmovseg.data.sar import AMPLITUDE8_TOP_DB, SAR_UNITS, SarUnit, complex_to_linear, convert_sar, select_polarisations
+from mmovseg.data.sar import (
+    AMPLITUDE8_TOP_DB,
+    SarUnit,
+    check_sar_units,
+    complex_to_linear,
+    convert_sar,
+    select_polarisations,
+)
 from mmovseg.errors import UserError
 
 OPTICAL_RANGE_INTEGER = (0.0, 3000.0)
@@ -195,9 +202,7 @@ class FileReader:
         label_map: Mapping[int, int] | None = None,
         decoder: Decoder = "gdal",
     ) -> None:
-        for unit in (sar_unit_in, sar_unit):
-            if unit not in SAR_UNITS:
-                raise UserError(f"unknown SAR unit '{unit}'; known: {', '.join(SAR_UNITS)}")
+        check_sar_units(sar_unit_in, sar_unit)
         if sar_polarisations is not None and sar_polarisations_in is None:
             raise UserError(
                 f"to pick the polarisations {', '.join(sar_polarisations)}, name those of the files as well"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mmovseg.data.sample import DatasetDict, RawSample, Reader
-from mmovseg.data.sar import AMPLITUDE8_TOP_DB, SAR_UNITS, SarUnit, convert_sar, select_polarisations
+from mmovseg.data.sar import AMPLITUDE8_TOP_DB, SarUnit, check_sar_units, convert_sar, select_polarisations
 from mmovseg.errors import UserError
 
 
@@ -72,9 +72,7 @@ class ConvertedSar:
         sar_polarisations: Sequence[str] | None = None,
         amplitude8_top_db: float = AMPLITUDE8_TOP_DB,
     ) -> None:
-        for unit in (sar_unit_in, sar_unit):
-            if unit not in SAR_UNITS:
-                raise UserError(f"unknown SAR unit '{unit}'; known: {', '.join(SAR_UNITS)}")
+        check_sar_units(sar_unit_in, sar_unit)
         if sar_polarisations is not None and sar_polarisations_in is None:
             raise UserError(
                 f"to pick the polarisations {', '.join(sar_polarisations)}, name those that are read as well"

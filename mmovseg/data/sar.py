@@ -16,6 +16,14 @@ from mmovseg.errors import UserError
 SarUnit = Literal["db", "linear", "amplitude8"]
 SAR_UNITS: tuple[SarUnit, ...] = get_args(SarUnit)
 
+
+def check_sar_units(*units: str) -> None:
+    """Raise `UserError` when one of the units is unknown."""
+    for unit in units:
+        if unit not in SAR_UNITS:
+            raise UserError(f"unknown SAR unit '{unit}'; known: {', '.join(SAR_UNITS)}")
+
+
 FLOOR_DB = -50.0
 """What zero or negative power becomes: below the noise floor of every civil sensor, yet finite."""
 
@@ -94,9 +102,7 @@ def convert_sar(
     Raises:
         UserError: a unit is unknown.
     """
-    for unit in (unit_in, unit_out):
-        if unit not in SAR_UNITS:
-            raise UserError(f"unknown SAR unit '{unit}'; known: {', '.join(SAR_UNITS)}")
+    check_sar_units(unit_in, unit_out)
     if unit_in == unit_out:
         return np.asarray(sar, dtype=np.float32)
     if unit_in == "linear":

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -216,7 +217,7 @@ def _alone(job: Job, context: Context, model: nn.Module, batch: list[ModelInput]
 # ---------------------------------------------------------------- stepping
 
 
-class _Runner:
+class _Runner(ABC):
     """Warm up, then step under the clock."""
 
     def __init__(self, context: Context, model: nn.Module, batch: list[ModelInput], clock: Clock) -> None:
@@ -258,9 +259,9 @@ class _Runner:
             "parts": {name: timer.seconds() / total for name, timer in self.timers.items()},
         }
 
+    @abstractmethod
     def run(self, count: int) -> None:
         """Take `count` steps and append the marks of each to `steps`."""
-        raise NotImplementedError
 
     def stages(self) -> dict[str, tuple[str, str]]:
         """Return name -> (first mark, last mark) of the stages of a step."""

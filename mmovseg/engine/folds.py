@@ -154,7 +154,7 @@ def to_markdown(table: Mapping[str, Any], counts: Sequence[PlaceCount], *, brief
     Args:
         table: from `read_fold_table`.
         counts: from `read_counts`.
-        brief: leave out the folds, the differences between runs, and baselines that the definition marks as `minor`.
+        brief: leave out the folds, the differences between runs, and what the definition marks as `minor`.
     """
     parts = _parts(float(table["cloudy_from"]), float(table["overcast_from"]))
     by_run = {entry["name"]: [row for row in counts if row.run == entry["name"]] for entry in _entries(table)}
