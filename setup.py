@@ -29,6 +29,11 @@ def read_requirements(name: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def requirement_of(package: str) -> list[str]:
+    """The line of an optional package, which the tests need as well."""
+    return [line for line in read_requirements("dev.in") if line.startswith(package)]
+
+
 def map_packages() -> dict[str, str]:
     """Every package of the wheel and its folder in the checkout."""
     folders = {"mmovseg": "mmovseg"}
@@ -59,12 +64,14 @@ setup(
     package_dir=PACKAGES,
     package_data={"mmovseg": DATA, **{name: ["**/*.py", "**/*.yaml"] for name in CONFIGS}},
     install_requires=read_requirements("base.in"),
+    entry_points={"console_scripts": ["mmovseg = mmovseg.cli:main"]},
     extras_require={
         "dev": read_requirements("dev.in"),
         # For tools/benchmark.py --energy; not in requirements/, since neither tests nor demo need it. 3.3 is the first
         # that takes `output_methods` and a carbon intensity.
         "energy": ["codecarbon>=3.3,<4"],
-        "clouds": [line for line in read_requirements("dev.in") if line.startswith("satellite-cloud-generator")],
+        "clouds": requirement_of("satellite-cloud-generator"),
+        "web": requirement_of("gradio"),
     },
     zip_safe=False,
 )
