@@ -221,7 +221,8 @@ class MMOVSeg(nn.Module):
     ) -> tuple[Tensor, tuple[int, int]]:
         vocabulary = shared_vocabulary(inputs)
         for_clip, for_dense, sar = self._views(inputs)
-        height, width = (for_clip or sar).x.shape[-2:]  # type: ignore[union-attr]
+        # plain numbers also under a tracer, for example the one that counts operations
+        height, width = map(int, (for_clip or sar).x.shape[-2:])  # type: ignore[union-attr]
         grid = (self.network_size, self.network_size) if self.network_size is not None else (height, width)
         dense: dict[str, dict[str, Tensor]] = {}
         valid: dict[str, Tensor | None] = {}
