@@ -13,10 +13,7 @@ from __future__ import annotations
 import gc
 import json
 import math
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from contextlib import ExitStack, nullcontext
@@ -31,7 +28,6 @@ from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-import mmovseg
 from mmovseg.config import apply_overrides, config_hash, instantiate, load_config
 from mmovseg.data.sample import ModelInput
 from mmovseg.engine.cost_inputs import (
@@ -50,6 +46,7 @@ from mmovseg.engine.ema import EmaWeights
 from mmovseg.engine.energy import EnergyMeter
 from mmovseg.engine.hooks import EmaHook
 from mmovseg.engine.log import memory_status_mb, peak_memory_mb
+from mmovseg.engine.own_process import answer_of
 from mmovseg.engine.parameters import count_parameters
 from mmovseg.engine.run import Context, amp_dtype, autocast_for, build_model, prepare
 from mmovseg.engine.stopwatch import (
@@ -109,20 +106,13 @@ def measure(job: Job) -> dict[str, Any]:
         UserError: the job or its config is wrong, or the process was killed, for example for want of memory.
     """
     job.check()
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "answer.json"
-        command = [sys.executable, "-m", "mmovseg.engine.cost", json.dumps(asdict(job)), str(answer)]
-        root = str(Path(mmovseg.__file__).resolve().parents[1])
-        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
-        if done.returncode == 0 and answer.is_file():
-            content: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-            return content
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("error: ")
-    if done.returncode == 2:
-        raise UserError(last)
-    how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"failed ({last})"
-    raise UserError(f"the process that measured '{job.config_file}' {how}; a smaller --batch needs less memory")
+    try:
+        content: dict[str, Any] = answer_of("mmovseg.engine.cost", asdict(job), what=f"'{job.config_file}'")
+    except UserError as error:
+        if not str(error).startswith("the process that measured"):
+            raise
+        raise UserError(f"{error}; a smaller --batch needs less memory") from error
+    return content
 
 
 def measure_here(job: Job) -> dict[str, Any]:

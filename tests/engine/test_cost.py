@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmovseg.config import instantiate, load_config, save_config
-from mmovseg.engine import cost
+from mmovseg.engine import cost, own_process
 from mmovseg.engine.cost import Job, measure, measure_here
 from mmovseg.engine.cost_inputs import PartAlone, inference_inputs, record_calls, use_noise
 from mmovseg.engine.run import forget_foundation_weights
@@ -264,7 +264,7 @@ def test_what_ends_the_process_is_told_in_one_sentence(monkeypatch, status, erro
     class Done:
         returncode, stderr = status, errors
 
-    monkeypatch.setattr(cost.subprocess, "run", lambda *args, **kwargs: Done)
+    monkeypatch.setattr(own_process.subprocess, "run", lambda *args, **kwargs: Done)
     with pytest.raises(UserError, match=sentence):
         measure(Job(TOY, "train"))
 
