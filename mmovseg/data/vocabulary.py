@@ -143,7 +143,7 @@ def vocabulary_from_file(path: str | Path) -> Vocabulary:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"vocabulary file '{path}' cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"vocabulary file '{path}' is not valid JSON: {error}") from error
     return _parse(content, str(path))
 
@@ -160,11 +160,20 @@ def _parse(content: object, source: str) -> Vocabulary:
         unknown = sorted(set(item) - known)
         if unknown:
             raise UserError(f"vocabulary file '{source}' has the unknown key '{unknown[0]}' in class '{item['name']}'")
-        red, green, blue = item.get("color", color)
-        entries.append(
-            ClassEntry(item["name"], tuple(item.get("synonyms", ())), (red, green, blue), bool(item.get("seen", True)))
-        )
+        synonyms = item.get("synonyms", [])
+        if not isinstance(synonyms, list) or not all(isinstance(word, str) for word in synonyms):
+            raise UserError(f"vocabulary file '{source}': the synonyms of '{item['name']}' must be a list of names")
+        chosen = _color(item.get("color", color), item["name"], source)
+        entries.append(ClassEntry(item["name"], tuple(synonyms), chosen, bool(item.get("seen", True))))
     return Vocabulary(name=str(content.get("name", Path(source).stem)), classes=tuple(entries), source=source)
+
+
+def _color(value: object, name: str, source: str) -> tuple[int, int, int]:
+    if isinstance(value, list | tuple) and len(value) == 3:
+        red, green, blue = value
+        if all(isinstance(part, int) and 0 <= part <= 255 for part in value):
+            return red, green, blue
+    raise UserError(f"vocabulary file '{source}': the color of '{name}' must be three numbers 0..255, not {value!r}")
 
 
 def list_vocabularies() -> list[tuple[str, str]]:
