@@ -6,7 +6,6 @@ Nothing is downloaded and nothing is written.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,12 +15,13 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import mmovseg
+from mmovseg.errors import OneLineParser, exit_on_user_error
 
 PACKAGE = Path(__file__).resolve().parent
 DETECTRON2_ADVICE = "run: python tools/install_detectron2.py (or build detectron2 from its upstream sources)"
@@ -303,10 +303,11 @@ def spell(findings: list[Finding]) -> str:
     return "\n".join(lines).lstrip("\n")
 
 
-def main(arguments: list[str] | None = None) -> int:
+@exit_on_user_error
+def main(arguments: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mmovseg.doctor", description="Say what is installed, what is found, and what is wrong."
+    parser = OneLineParser(
+        prog=prog or "python -m mmovseg.doctor", description="Say what is installed, what is found, and what is wrong."
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     options = parser.parse_args(arguments)
