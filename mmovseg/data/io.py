@@ -7,18 +7,14 @@ different values.
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import rasterio
 from PIL import Image, ImageOps, UnidentifiedImageError
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from mmovseg.data.raster import Raster
 from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample
 from mmovseg.data.sar import (
     AMPLITUDE8_TOP_DB,
@@ -38,8 +34,6 @@ Decoder = Literal["gdal", "pil"]
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 
 _PIL_8_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-_PNG_END = b"IEND"
-_RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 def read_optical(
@@ -63,16 +57,43 @@ def read_optical(
         UserError: the file is missing or damaged, the bands are not there or ambiguous, floats without a range, or
             complex samples.
     """
-    with _Raster(path, "optical") as raster:
-        image, valid = raster.read(raster.rgb_bands(bands), every_band=False)
+    with Raster(path, "optical") as raster:
+        stored, valid = raster.read(raster.rgb_bands(bands), every_band=False)
         palette = raster.palette()
-    if palette is not None:
-        image = palette[image[:, :, 0].astype(np.int64)]
+    image = stored_to_optical(stored, valid, palette=palette, optical_range=optical_range, source=str(path))
+    return np.ascontiguousarray(image), valid
+
+
+def stored_to_optical(
+    stored: np.ndarray,
+    valid: np.ndarray,
+    *,
+    palette: np.ndarray | None = None,
+    optical_range: Sequence[float] | None = None,
+    source: str = "raster",
+) -> np.ndarray:
+    """Turn stored values into an image on the 0..255 scale by the rules of `read_optical`.
+
+    Args:
+        stored: (H, W, B), one band or the wanted ones.
+        valid: (H, W) bool.
+        palette: (256, 3) uint8 colours that one band of indices stands for, or None.
+        optical_range: see `read_optical`.
+        source: file named in errors.
+
+    Returns:
+        (H, W, B), 3 bands where there was one; uint8 if stored so and not scaled, else float32 in 0..255; 0 where not
+        valid.
+
+    Raises:
+        UserError: complex samples, floats without a range, or a range whose ends do not ascend.
+    """
+    image = stored if palette is None else palette[stored[:, :, 0].astype(np.int64)]
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
-    image = _scale_optical(image, valid, optical_range, str(path))
+    image = _scale_optical(image, valid, optical_range, source)
     image[~valid] = 0
-    return image, valid
+    return image
 
 
 def read_sar(
@@ -92,11 +113,28 @@ def read_sar(
     Raises:
         UserError: the file is missing or damaged, or lacks a band.
     """
-    with _Raster(path, "SAR") as raster:
-        sar, valid = raster.read(bands or raster.data_bands(), every_band=True)
+    with Raster(path, "SAR") as raster:
+        stored, valid = raster.read(bands or raster.data_bands(), every_band=True)
+    sar, valid = stored_to_sar(stored, valid, nodata=nodata)
+    return np.ascontiguousarray(sar), valid
+
+
+def stored_to_sar(
+    stored: np.ndarray, valid: np.ndarray, *, nodata: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn stored values into SAR by the rules of `read_sar`.
+
+    Args:
+        stored: (H, W, P).
+        valid: (H, W) bool.
+        nodata: see `read_sar`.
+
+    Returns:
+        (H, W, P) float32, NaN where not valid, and (H, W) bool.
+    """
     if nodata is not None:
-        valid = valid & ~np.any(sar == nodata, axis=2)
-    sar = complex_to_linear(sar) if np.iscomplexobj(sar) else sar.astype(np.float32)
+        valid = valid & ~np.any(stored == nodata, axis=2)
+    sar = complex_to_linear(stored) if np.iscomplexobj(stored) else stored.astype(np.float32)
     sar[~valid] = np.nan
     return sar, valid
 
@@ -149,7 +187,7 @@ def read_label(path: str | Path, *, label_map: Mapping[int, int] | None = None) 
     Raises:
         UserError: the file is missing or damaged, has several bands, holds fractions, or a value is not in `label_map`.
     """
-    with _Raster(path, "label") as raster:
+    with Raster(path, "label") as raster:
         bands = raster.data_bands()
         if len(bands) != 1:
             raise UserError(f"label '{path}' has {len(bands)} bands; it must have one band that holds class ids")
@@ -268,99 +306,6 @@ class FileReader:
         return sar, valid
 
 
-class _Raster:
-    """An open raster whose every failure is a `UserError` that names the file."""
-
-    def __init__(self, path: str | Path, role: str) -> None:
-        self.path, self.role = str(path), role
-
-    def __enter__(self) -> _Raster:
-        # GDAL reads a cut-off JPEG as grey without complaint unless told otherwise.
-        self._env = rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="TRUE")
-        self._env.__enter__()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                self._source = rasterio.open(self.path)
-        except RasterioError as error:
-            self._env.__exit__(None, None, None)
-            raise UserError(f"{self.role} raster '{self.path}' {self._reason()}") from error
-        if self._source.driver == "PNG" and os.path.isfile(self.path) and not png_is_whole(self.path):
-            self.__exit__()
-            raise UserError(f"{self.role} raster '{self.path}' is damaged or cut off: it lacks the end of a PNG file")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._source.close()
-        self._env.__exit__(None, None, None)
-
-    def _reason(self) -> str:
-        if "://" in self.path or self.path.startswith("/vsi"):
-            return "cannot be opened"
-        if not os.path.exists(self.path):
-            return "does not exist"
-        return "is not a readable raster (damaged, cut off, or another format)"
-
-    def data_bands(self) -> list[int]:
-        """1-based numbers of the bands that are not alpha."""
-        kinds = self._source.colorinterp
-        return [band for band, kind in zip(self._source.indexes, kinds, strict=True) if kind != ColorInterp.alpha]
-
-    def rgb_bands(self, bands: Sequence[int] | None) -> list[int]:
-        """Resolve the bands to show as RGB: one (grey or palette) or three."""
-        if bands is not None:
-            if len(bands) not in (1, 3):
-                raise UserError(f"optical bands must be one or three numbers, got {list(bands)}")
-            return list(bands)
-        present = self.data_bands()
-        if len(present) in (1, 3):
-            return present
-        kinds = list(self._source.colorinterp)
-        if all(kind in kinds for kind in _RGB):
-            return [kinds.index(kind) + 1 for kind in _RGB]
-        raise UserError(
-            f"optical raster '{self.path}' has {len(present)} bands and does not say which are red, green and blue; "
-            "name them, for example bands=(4, 3, 2)"
-        )
-
-    def palette(self) -> np.ndarray | None:
-        """(256, 3) uint8 colours if the first band holds palette indices, else None."""
-        if self._source.colorinterp[0] != ColorInterp.palette:
-            return None
-        colors = np.zeros((256, 3), dtype=np.uint8)
-        for index, color in self._source.colormap(1).items():
-            colors[index] = color[:3]
-        return colors
-
-    def read(self, bands: Sequence[int], *, every_band: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return (H, W, B) as stored and (H, W) bool: data in every band, or (nodata only) in any of them."""
-        missing = [band for band in bands if band not in self._source.indexes]
-        if missing:
-            raise UserError(f"{self.role} raster '{self.path}' has {self._source.count} bands, no band {missing[0]}")
-        try:
-            values = self._source.read(list(bands))
-            valid = np.ones(values.shape, dtype=bool)
-            if any(flags != [MaskFlags.all_valid] for flags in self._source.mask_flag_enums):
-                valid = self._source.read_masks(list(bands)) > 0
-        except RasterioError as error:
-            raise UserError(
-                f"{self.role} raster '{self.path}' is damaged or cut off: its pixels cannot be read"
-            ) from error
-        # A dark pixel may hold the nodata number in one band of an image; NaN is never a value.
-        mask = np.asarray(valid.all(axis=0) if every_band else valid.any(axis=0))
-        if np.issubdtype(values.dtype, np.inexact):
-            mask = mask & np.isfinite(values).all(axis=0)
-        return np.ascontiguousarray(values.transpose(1, 2, 0)), mask
-
-
-def png_is_whole(path: str) -> bool:
-    """Look for the closing chunk: GDAL reads a PNG that is cut off as zeros, without complaint."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1024))
-        return _PNG_END in file.read()
-
-
 def _scale_optical(
     image: np.ndarray, valid: np.ndarray, optical_range: Sequence[float] | None, path: str
 ) -> np.ndarray:
@@ -368,7 +313,7 @@ def _scale_optical(
         raise UserError(f"optical raster '{path}' holds complex samples; is it the SAR file?")
     if optical_range is None:
         if image.dtype == np.uint8:
-            return image.copy()
+            return image.copy(order="K")
         if np.issubdtype(image.dtype, np.floating):
             raise UserError(
                 f"optical raster '{path}' holds {image.dtype} values; say which range is black to white, for example "

@@ -11,7 +11,7 @@ import rasterio
 from rasterio.errors import RasterioError
 
 from mmovseg.data.datasets.manifest import crs_name, file_sha256
-from mmovseg.data.io import png_is_whole
+from mmovseg.data.raster import png_is_whole
 
 Bounds = tuple[float, float, float, float]
 

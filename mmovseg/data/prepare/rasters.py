@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from mmovseg.data.io import png_is_whole
+from mmovseg.data.raster import png_is_whole
 from mmovseg.data.prepare.tiling import Tile
 from mmovseg.errors import UserError
 
