@@ -1,0 +1,101 @@
+"""Room on the disk: how much a scene needs, and what it means when a write fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rasterio.errors import RasterioError
+
+from mmovseg.errors import UserError
+from mmovseg.inference.scene.layers import Layer
+
+_OVERVIEWS = 1 / 3
+"""Every overview has a quarter of the pixels of the one before: together a third of the raster."""
+_NEARLY_FULL = 8 * 2**20
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """Bytes that a scene takes while it is written, and bytes that are free.
+
+    Args:
+        expected: with the compression of an ordinary scene.
+        upper: when nothing can be compressed.
+        free: on the disk of the output.
+    """
+
+    expected: int
+    upper: int
+    free: int
+
+    def sentence(self) -> str:
+        return (
+            f"about {readable_size(self.expected)} of disk while writing (at most {readable_size(self.upper)}), "
+            f"{readable_size(self.free)} free"
+        )
+
+
+def disk_need(layers: Sequence[Layer], pixels: int, folder: Path, *, present: int = 0) -> DiskNeed:
+    """Estimate the room for the parts, the finished files beside them, and the overviews on their way.
+
+    Args:
+        layers: what is written.
+        pixels: of the output grid.
+        folder: where; need not exist yet.
+        present: bytes of parts that are there already.
+    """
+    raw = [layer.raw_bytes(pixels) for layer in layers]
+    packed = [int(size * layer.packed_share) for size, layer in zip(raw, layers, strict=True)]
+    expected, upper = _while_writing(packed), _while_writing(raw)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return DiskNeed(max(0, expected - present), max(0, upper - present), shutil.disk_usage(folder).free)
+
+
+def _while_writing(sizes: Sequence[int]) -> int:
+    total = sum(sizes)
+    return int(total + total * (1 + _OVERVIEWS) + max(sizes) * _OVERVIEWS)
+
+
+@contextmanager
+def writing(path: Path, *, keeps: str = "") -> Iterator[None]:
+    """Turn a failed write into a `UserError` that names the file and the reason.
+
+    Args:
+        path: what is written.
+        keeps: further words for the sentence, on what is left and how to go on.
+
+    Raises:
+        UserError: instead of `OSError` and rasterio's errors.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, RasterioError) as error:
+        raise UserError(f"'{path}' cannot be written: {_reason(error, path)}{keeps}") from error
+
+
+def _reason(error: Exception, path: Path) -> str:
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError:
+        free = None
+    if full or (free is not None and free < _NEARLY_FULL):
+        return "the disk is full" if free is None else f"the disk is full ({readable_size(free)} free)"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def readable_size(size: int) -> str:
+    """Write bytes for people: ``3.2 GiB``, ``12 MiB``."""
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / 2**20:.0f} MiB"
