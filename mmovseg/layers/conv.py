@@ -110,3 +110,18 @@ def pad_to_multiple(x: Tensor, multiple: int, *, value: float = 0) -> Tensor:
 def masked_mean_pool(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the share of True pixels of (N, 1, H, W) in each cell of a `size` grid, float in [0, 1]."""
     return F.adaptive_avg_pool2d(mask.to(torch.float32), size)
+
+
+def weigh_by_share(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Multiply (N, C, h, w) by the share of True pixels of (N, 1, H, W) in each cell; `x` itself without a mask."""
+    if mask is None:
+        return x
+    return x * masked_mean_pool(mask, (x.shape[-2], x.shape[-1])).to(x.dtype)
+
+
+def fill_in(x: Tensor, stand_in: Tensor, mask: Tensor | None) -> Tensor:
+    """Mix two maps of one grid: `x` by the share of True pixels of `mask` in a cell, `stand_in` by the rest."""
+    if mask is None:
+        return x
+    share = masked_mean_pool(mask, (x.shape[-2], x.shape[-1])).to(x.dtype)
+    return x * share + stand_in * (1 - share)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from mmovseg.layers.conv import masked_mean_pool, stride_adapter
+from mmovseg.layers.conv import stride_adapter, weigh_by_share
 
 
 class DenseFusion(nn.Module):
@@ -65,8 +65,6 @@ class DenseFusion(nn.Module):
             projections = self.projections["shared" if self.share_projections else modality]
             mask = valid.get(modality)
             for level, feature in maps.items():
-                term = projections[level](feature)
-                if mask is not None:
-                    term = term * masked_mean_pool(mask, (term.shape[-2], term.shape[-1])).to(term.dtype)
+                term = weigh_by_share(projections[level](feature), mask)
                 fused[level] = fused[level] + term if level in fused else term
         return fused

@@ -9,14 +9,21 @@ the names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
-from mmovseg.layers.conv import GuidedDoubleConv, join_guidance, resize, stride_adapter
+from mmovseg.layers.conv import (
+    GuidedDoubleConv,
+    join_guidance,
+    masked_mean_pool,
+    resize,
+    stride_adapter,
+    weigh_by_share,
+)
 from mmovseg.modeling.fusion.dense import DenseFusion
 from mmovseg.modeling.losses import pixel_cross_entropy
 
@@ -56,6 +63,25 @@ class SimilarityFusion(nn.Module):
         return torch.einsum("...chw,c->...hw", fused, weights) / weights.abs().sum().clamp_min(1e-12)
 
 
+@dataclass
+class _ImageFeatures:
+    """What all classes of a batch are compared with or guided by.
+
+    Attributes:
+        z: (N, D, h, w) unit-length global map, times `z_share`; None = the coarsest dense similarity alone speaks.
+        z_share: (N, 1, h, w) weight of `z` in [0, 1], the coarsest dense similarity has the rest; None = 1 everywhere.
+        fused: level -> (N, D, h_i, w_i) unit-length f_d, times its share.
+        fused_share: level -> (N, 1, h_i, w_i) weight of `fused`, the global similarity has the rest; empty = 1.
+        guidance: (N, G, h, w) of the two decoder steps.
+    """
+
+    z: Tensor | None
+    z_share: Tensor | None
+    fused: dict[str, Tensor]
+    fused_share: dict[str, Tensor]
+    guidance: list[Tensor | None]
+
+
 class DualEncoderFusionHead(nn.Module):
     """DEF: dense-text and global-text similarity, fusion, FPN-style decoder, one linear classifier for every class.
 
@@ -70,7 +96,10 @@ class DualEncoderFusionHead(nn.Module):
       left out;
     * with a CLIP for SAR (appendix E) h_gt compares z_rgb + z_sar, summed before the sum gets unit length, and z_sar
       alone without optical input. Its blocks do not guide the decoder;
-    * without dense encoders (Table 3, 'w/o CMU&DEF') h_dt is h_gt at each level, and DINO guidance is left out.
+    * without dense encoders (Table 3, 'w/o CMU&DEF') h_dt is h_gt at each level, and DINO guidance is left out;
+    * all this holds cell by cell: where pixels hold no data, the rule for the absent modality has the weight of their
+      share of the cell. Linear, as in f_d, so that a coast of the data neither depends on a threshold nor jumps when
+      the grid moves by a pixel. What attention carries from the blank to its neighbours stays.
 
     Args:
         dense_shapes: block name -> ShapeSpec of the dense encoders, finest block number first; None = CLIP only.
@@ -152,6 +181,8 @@ class DualEncoderFusionHead(nn.Module):
         grid: tuple[int, int],
         explain: dict[str, Tensor] | None = None,
         z_sar: Tensor | None = None,
+        clip_sees: Tensor | None = None,
+        dense_see: Tensor | None = None,
     ) -> Tensor:
         """Score every class everywhere.
 
@@ -163,6 +194,8 @@ class DualEncoderFusionHead(nn.Module):
             grid: size in pixels (H, W) of the padded network input, from which the level sizes follow.
             explain: a dict to be filled with (N, K, h, w) maps of the stages, see `MMOVSeg.explain`.
             z_sar: (N, D, h, w) map of a CLIP for SAR on the grid of CLIP's, not normalised, 0 where there is no data.
+            clip_sees: (N, 1, H, W) bool, where CLIP's image holds data, None = everywhere.
+            dense_see: the same for the dense encoders together: where at least one of them has data.
 
         Returns:
             (N, K, H / s, W / s) logits, s the finest stride.
@@ -173,13 +206,14 @@ class DualEncoderFusionHead(nn.Module):
         if clip is None and z_sar is None and not dense:
             raise ValueError("the head needs optical or SAR features, got neither")
         fused = self.dense(dense, valid) if self.dense is not None and dense else {}
-        terms = ([clip["dense"]] if clip is not None else []) + ([z_sar] if z_sar is not None else [])
-        z = F.normalize(reduce(torch.add, terms), dim=1) if terms else None
-        fused_unit = {level: F.normalize(feature, dim=1) for level, feature in fused.items()}
-        guidance = [self._guide(step, clip, fused, self._size(grid, step)) for step in range(2)]
+        z, z_share = _global_map(clip, z_sar, clip_sees)
+        shares = {} if dense_see is None else {level: _share(dense_see, feature) for level, feature in fused.items()}
+        unit = {level: F.normalize(feature, dim=1) for level, feature in fused.items()}
+        unit = {level: feature * shares[level] if shares else feature for level, feature in unit.items()}
+        guidance = [self._guide(step, clip, fused, self._size(grid, step), (clip_sees, dense_see)) for step in range(2)]
+        features = _ImageFeatures(z, z_share, unit, shares, guidance)
         chunk = len(text) if self.training or not self.class_chunk else self.class_chunk
-        scores = [self._score(part, z, fused_unit, guidance, grid, explain) for part in text.split(chunk)]
-        return torch.cat(scores, dim=1)
+        return torch.cat([self._score(part, features, grid, explain) for part in text.split(chunk)], dim=1)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Softmax cross-entropy over the classes asked for, see `pixel_cross_entropy`."""
@@ -193,48 +227,87 @@ class DualEncoderFusionHead(nn.Module):
         return (grid[0] // self.strides[level], grid[1] // self.strides[level])
 
     def _guide(
-        self, step: int, clip: Mapping[str, Tensor] | None, fused: Mapping[str, Tensor], size: tuple[int, int]
+        self,
+        step: int,
+        clip: Mapping[str, Tensor] | None,
+        fused: Mapping[str, Tensor],
+        size: tuple[int, int],
+        seen: tuple[Tensor | None, Tensor | None],
     ) -> Tensor | None:
         """Image features that join decoder step 0 (middle) or 1 (fine): (N, G, h, w). An absent source is zero."""
         parts: list[Tensor | None] = []
         if len(self.clip_guidance):
             taps = [value for key, value in clip.items() if key != "dense"] if clip is not None else None
-            parts.append(resize(self.clip_guidance[step](taps[step]), size) if taps is not None else None)
+            guide = resize(self.clip_guidance[step](taps[step]), size) if taps is not None else None
+            parts.append(weigh_by_share(guide, seen[0]) if guide is not None else None)
         if len(self.dense_guidance):
-            parts.append(self.dense_guidance[step](fused[self.levels[step]]) if fused else None)
+            guide = self.dense_guidance[step](fused[self.levels[step]]) if fused else None
+            parts.append(weigh_by_share(guide, seen[1]) if guide is not None else None)
         return join_guidance(parts)
 
+    def _similarities(
+        self, text: Tensor, features: _ImageFeatures, grid: tuple[int, int]
+    ) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
+        """Cosines with the names: (dense, global) of each level at its size, and what `explain` shows of them."""
+        dense_maps = {level: torch.einsum("ndhw,kd->nkhw", map_, text) for level, map_ in features.fused.items()}
+        stand_in = dense_maps.get(self.levels[-1])
+        global_map = torch.einsum("ndhw,kd->nkhw", features.z, text) if features.z is not None else stand_in
+        assert global_map is not None
+        share = features.z_share if stand_in is not None else None
+
+        def globally(size: tuple[int, int]) -> Tensor:
+            found = resize(global_map, size)
+            return found if share is None else found + (1 - resize(share, size)) * resize(stand_in, size)
+
+        pairs = []
+        for index, level in enumerate(self.levels):
+            size = self._size(grid, index)
+            whole = globally(size)
+            local = resize(dense_maps[level], size) if dense_maps else whole
+            if features.fused_share:
+                local = local + (1 - resize(features.fused_share[level], size)) * whole
+            pairs.append((local, whole))
+        shown = globally((global_map.shape[-2], global_map.shape[-1]))
+        return pairs, {"global_similarity": shown, "dense_similarity": stand_in if stand_in is not None else shown}
+
     def _score(
-        self,
-        text: Tensor,
-        z: Tensor | None,
-        fused_unit: Mapping[str, Tensor],
-        guidance: Sequence[Tensor | None],
-        grid: tuple[int, int],
-        explain: dict[str, Tensor] | None,
+        self, text: Tensor, features: _ImageFeatures, grid: tuple[int, int], explain: dict[str, Tensor] | None
     ) -> Tensor:
         num_classes = len(text)
-        dense_maps = {level: torch.einsum("ndhw,kd->nkhw", feature, text) for level, feature in fused_unit.items()}
-        global_map = torch.einsum("ndhw,kd->nkhw", z, text) if z is not None else dense_maps[self.levels[-1]]
-        embedded = []
-        for index, (level, fusion) in enumerate(zip(self.levels, self.fusions, strict=True)):
-            size = self._size(grid, index)
-            globally = resize(global_map, size)
-            local = resize(dense_maps[level], size) if dense_maps else globally
-            embedded.append(fusion(local.flatten(0, 1)[:, None], globally.flatten(0, 1)[:, None]))
-        mid, fine, x = embedded
+        pairs, shown = self._similarities(text, features, grid)
+        mid, fine, x = (
+            fusion(local.flatten(0, 1)[:, None], whole.flatten(0, 1)[:, None])
+            for fusion, (local, whole) in zip(self.fusions, pairs, strict=True)
+        )
+        fused, guidance = x, features.guidance
         for lateral, decode, guide in ((mid, self.decode_mid, guidance[0]), (fine, self.decode_fine, guidance[1])):
             x = decode(
                 torch.cat([resize(x, (lateral.shape[-2], lateral.shape[-1])), lateral], dim=1), guide, num_classes
             )
         logits = self.classifier(x)[:, 0].unflatten(0, (-1, num_classes))
         if explain is not None:
-            stages = {
-                "global_similarity": global_map,
-                "dense_similarity": dense_maps.get(self.levels[-1], global_map),
-                "fused": self.fusions[-1].match(embedded[-1]).unflatten(0, (-1, num_classes)),  # type: ignore[operator]
-                "scores": logits,
-            }
-            for name, value in stages.items():
+            match = self.fusions[-1].match(fused).unflatten(0, (-1, num_classes))  # type: ignore[operator]
+            for name, value in {**shown, "fused": match, "scores": logits}.items():
                 explain[name] = torch.cat([explain[name], value], dim=1) if name in explain else value
         return logits
+
+
+def _share(seen: Tensor, like: Tensor) -> Tensor:
+    """Share of True pixels in each cell of the grid of `like`, in its dtype."""
+    return masked_mean_pool(seen, (like.shape[-2], like.shape[-1])).to(like.dtype)
+
+
+def _global_map(
+    clip: Mapping[str, Tensor] | None, z_sar: Tensor | None, clip_sees: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """`z` and `z_share` of `_ImageFeatures`."""
+    if clip is None:
+        return (F.normalize(z_sar, dim=1) if z_sar is not None else None), None
+    z_rgb = clip["dense"]
+    if z_sar is not None:
+        return F.normalize(weigh_by_share(z_rgb, clip_sees) + z_sar, dim=1), None
+    z = F.normalize(z_rgb, dim=1)
+    if clip_sees is None:
+        return z, None
+    share = _share(clip_sees, z)
+    return z * share, share

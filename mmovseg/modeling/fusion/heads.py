@@ -1,8 +1,8 @@
 """Heads by name, since configs and yacs files choose one as text.
 
-A head is called as ``head(text, clip, dense, valid, grid=..., explain=...)`` and brings what is its own: `loss`, what
-`to_scores` makes of logits, `strides`, `resize_once`, whether scores go straight to the raster if nothing was padded,
-and `padding_is_data`, whether encoders' answers at padded pixels count.
+A head is called as ``head(text, clip, dense, valid, grid=..., explain=..., clip_sees=..., dense_see=...)`` and brings
+what is its own: `loss`, what `to_scores` makes of logits, `strides`, `resize_once`, whether scores go straight to the
+raster if nothing was padded, and `padding_is_data`, whether encoders' answers at padded pixels count.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mmovseg.errors import UserError
 from mmovseg.layers.class_attention import ClassAttentionBlock
-from mmovseg.layers.conv import GuidedUpsampling, join_guidance, resize, stride_adapter
+from mmovseg.layers.conv import GuidedUpsampling, fill_in, join_guidance, resize, stride_adapter, weigh_by_share
 from mmovseg.layers.window_attention import WindowAttentionPair
 from mmovseg.modeling.fusion.dense import DenseFusion
 from mmovseg.modeling.fusion.dual_encoder import SimilarityFusion
@@ -50,7 +50,9 @@ class CostAggregationHead(nn.Module):
     * without SAR the sum of the levels is the optical term alone, and vice versa;
     * without optical input there is no CLIP map: the coarsest fused dense features, which live in the same space, stand
       in for it in the similarity and as the appearance that steers the attention; CLIP's decoder guidance is zero;
-    * without dense encoders CLIP's map stands in for the dense one, and dense guidance is left out.
+    * without dense encoders CLIP's map stands in for the dense one, and dense guidance is left out;
+    * all this holds cell by cell: where pixels hold no data, what stands in is mixed in by their share of the cell. To
+      the release pixels without data are data; here only padding is, as it continues the raster.
 
     The released weights never saw a missing modality, so their answers then are a guess.
 
@@ -171,6 +173,8 @@ class CostAggregationHead(nn.Module):
         *,
         grid: tuple[int, int],
         explain: dict[str, Tensor] | None = None,
+        clip_sees: Tensor | None = None,
+        dense_see: Tensor | None = None,
     ) -> Tensor:
         """Score every class everywhere.
 
@@ -181,6 +185,8 @@ class CostAggregationHead(nn.Module):
             valid: modality -> (N, 1, H, W) bool or None.
             grid: size in pixels (H, W) of the network input, from which the level sizes follow.
             explain: a dict to be filled with (N, K, h, w) maps of the stages, see `MMOVSeg.explain`.
+            clip_sees: (N, 1, H, W) bool, where CLIP's image holds data, None = everywhere.
+            dense_see: the same for the dense encoders together: where at least one of them has data.
 
         Returns:
             (N, K, H / s, W / s) logits, s the finest stride.
@@ -192,9 +198,14 @@ class CostAggregationHead(nn.Module):
             raise ValueError("the head needs optical or SAR features, got neither")
         fused = self.dense(dense, valid) if self.dense is not None and dense else {}
         coarse = (grid[0] // self.strides[2], grid[1] // self.strides[2])
-        z_rgb = resize(clip["dense"], coarse) if clip is not None else fused[self.levels[2]]
-        z_dense = fused[self.levels[2]] if fused else z_rgb
-        guidance = [self._guide(step, clip, fused, grid) for step in range(2)]
+        z_dense = fused[self.levels[2]] if fused else None
+        z_rgb = resize(clip["dense"], coarse) if clip is not None else None
+        if z_dense is None or z_rgb is None:
+            z_rgb = z_dense = z_rgb if z_rgb is not None else z_dense
+        else:
+            z_rgb, z_dense = fill_in(z_rgb, z_dense, clip_sees), fill_in(z_dense, z_rgb, dense_see)
+        assert z_rgb is not None and z_dense is not None
+        guidance = [self._guide(step, clip, fused, grid, (clip_sees, dense_see)) for step in range(2)]
         return self.aggregate(text, z_rgb, z_dense, z_rgb, guidance, explain)
 
     def aggregate(
@@ -249,7 +260,12 @@ class CostAggregationHead(nn.Module):
         return torch.sigmoid(logits)
 
     def _guide(
-        self, step: int, clip: Mapping[str, Tensor] | None, fused: Mapping[str, Tensor], grid: tuple[int, int]
+        self,
+        step: int,
+        clip: Mapping[str, Tensor] | None,
+        fused: Mapping[str, Tensor],
+        grid: tuple[int, int],
+        seen: tuple[Tensor | None, Tensor | None],
     ) -> Tensor | None:
         """Image features that join decoder step 0 or 1: (N, G, h, w), CLIP's first. An absent source is zero."""
         size = (grid[0] // self.strides[step], grid[1] // self.strides[step])
@@ -257,9 +273,11 @@ class CostAggregationHead(nn.Module):
         if len(self.clip_guidance):
             taps = [value for key, value in clip.items() if key != "dense"] if clip is not None else None
             tap = resize(self.clip_adapters[step](taps[step]), size) if taps is not None else None
-            parts.append(F.relu(self.clip_guidance[step](tap)) if tap is not None else None)
+            guide = F.relu(self.clip_guidance[step](tap)) if tap is not None else None
+            parts.append(weigh_by_share(guide, seen[0]) if guide is not None else None)
         if len(self.dense_guidance):
-            parts.append(F.relu(self.dense_guidance[step](fused[self.levels[step]])) if fused else None)
+            guide = F.relu(self.dense_guidance[step](fused[self.levels[step]])) if fused else None
+            parts.append(weigh_by_share(guide, seen[1]) if guide is not None else None)
         return join_guidance(parts)
 
     def _fuse(self, x: Tensor, _: int) -> Tensor:

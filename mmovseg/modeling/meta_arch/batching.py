@@ -17,10 +17,19 @@ from mmovseg.layers.norm import PixelNorm, SourceNorm
 
 @dataclass
 class View:
-    """One modality of a batch: `x` (N, C, H, W) normalised, padded; `valid` (N, 1, H, W) bool or None = all valid."""
+    """One modality of a batch.
+
+    Attributes:
+        x: (N, C, H, W) normalised, padded.
+        valid: (N, 1, H, W) bool, False at pixels without data and, unless padding is data, at padded ones; None = all
+            are valid.
+        seen: (N, 1, H, W) bool, False at pixels without data; a padded pixel counts as the nearest pixel of the raster.
+            None = the rasters have no pixel without data.
+    """
 
     x: Tensor
     valid: Tensor | None
+    seen: Tensor | None = None
 
 
 def batch_view(
@@ -35,8 +44,8 @@ def batch_view(
 ) -> View | None:
     """Stack one modality; None when the inputs do not have it.
 
-    Padding, nodata and NaN all end as 0 after normalisation (the mean of the training data) and, padding only unless
-    `padding_is_data`, as False in `valid`.
+    Padding, nodata and NaN all end as 0 after normalisation (the mean of the training data) and as False in `valid`.
+    With `padding_is_data` a padded pixel is in `valid` what it is in `seen`: the encoders see the raster go on.
 
     Args:
         inputs: of one batch.
@@ -45,7 +54,7 @@ def batch_view(
         norm: constants of the channels that are read, possibly by source.
         multiple: both sides are padded to a multiple of it.
         bands: 0-based channels to read, in this order; None = all.
-        padding_is_data: whether padded pixels are True in `valid`.
+        padding_is_data: whether padded pixels count in `valid` as the raster's nearest pixel does.
 
     Raises:
         UserError: only a part of the batch has the modality, a band is asked for that an image does not have, an image
@@ -61,7 +70,7 @@ def batch_view(
     height = max(item[key].shape[-2] for item in inputs)  # type: ignore[literal-required]
     width = max(item[key].shape[-1] for item in inputs)  # type: ignore[literal-required]
     device = norm.device
-    images, masks, holes = [], [], False
+    images, masks = [], []
     for item in inputs:
         image: Tensor = item[key]  # type: ignore[literal-required]
         if bands is not None:
@@ -76,12 +85,40 @@ def batch_view(
             image = torch.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
         pad = (0, width - image.shape[-1], 0, height - image.shape[-2])
         images.append(torch.nn.functional.pad(item_norm(image, mask), pad))
-        masks.append(torch.nn.functional.pad(mask, pad, value=padding_is_data))
-        holes = holes or not bool(masks[-1].all())
+        masks.append(mask)
     x = pad_to_multiple(torch.stack(images), multiple)
-    valid = pad_to_multiple(torch.stack(masks)[:, None], multiple, value=padding_is_data)
-    holes = holes or not (padding_is_data or valid.shape[-2:] == (height, width))
-    return View(x, valid if holes else None)
+    size = (x.shape[-2], x.shape[-1])
+    holes = not all(bool(mask.all()) for mask in masks)
+    seen = torch.stack([_continue(mask, size) for mask in masks])[:, None] if holes else None
+    if padding_is_data:
+        return View(x, seen, seen)
+    if not holes and all(mask.shape == size for mask in masks):
+        return View(x, None, None)
+    pads = [(0, size[1] - mask.shape[1], 0, size[0] - mask.shape[0]) for mask in masks]
+    valid = torch.stack([torch.nn.functional.pad(mask, pad) for mask, pad in zip(masks, pads, strict=True)])
+    return View(x, valid[:, None], seen)
+
+
+def _continue(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Extend (h, w) to `size` at the bottom and right with the nearest value."""
+    rows, columns = (
+        torch.arange(side, device=mask.device).clamp(max=own - 1) for side, own in zip(size, mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns]
+
+
+def seen_by_any(views: Sequence[View]) -> Tensor | None:
+    """Pixels (N, 1, H, W) of which at least one of the views has data; None = all, or there is no view."""
+    masks = [view.seen for view in views if view.seen is not None]
+    if len(masks) < len(views) or not masks:
+        return None
+    return torch.stack(masks).any(dim=0)
+
+
+def without_blank(*views: View | None) -> tuple[View | None, ...]:
+    """Return the views with None for those without any data, which spares their encoders; all when none has data."""
+    found = tuple(view if view is not None and (view.seen is None or bool(view.seen.any())) else None for view in views)
+    return found if any(view is not None for view in found) else views
 
 
 def _norm_for(norm: PixelNorm | SourceNorm, item: ModelInput, image: Tensor, key: str) -> PixelNorm:

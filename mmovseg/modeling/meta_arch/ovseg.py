@@ -16,12 +16,19 @@ from mmovseg.checkpoint.contract import InputContract
 from mmovseg.checkpoint.encoder_contract import check_encoder_contract
 from mmovseg.data.sample import MODALITIES, Modality, ModelInput, Prediction
 from mmovseg.errors import UserError
-from mmovseg.layers.conv import masked_mean_pool, resize
+from mmovseg.layers.conv import resize, weigh_by_share
 from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
 from mmovseg.modeling.fusion import DualEncoderFusionHead, build_head
-from mmovseg.modeling.meta_arch.batching import View, batch_labels, batch_view, shared_vocabulary
+from mmovseg.modeling.meta_arch.batching import (
+    View,
+    batch_labels,
+    batch_view,
+    seen_by_any,
+    shared_vocabulary,
+    without_blank,
+)
 
 
 @META_ARCH_REGISTRY.register()
@@ -30,7 +37,8 @@ class MMOVSeg(nn.Module):
 
     One documented branch for an absent modality: a modality whose key is missing from the inputs, or that `modality`
     switches off, contributes nothing to f_d, and without optical input the dense similarity stands in for CLIP's
-    (see `DualEncoderFusionHead` and `CostAggregationHead`).
+    (see `DualEncoderFusionHead` and `CostAggregationHead`). The same holds place by place where the pixels of a
+    modality hold no data (`valid`, `sar_valid`, NaN): an image without any gives the scores of an absent one.
 
     Args:
         clip: image and text encoder.
@@ -214,6 +222,10 @@ class MMOVSeg(nn.Module):
         if for_clip is not None and sar is not None and for_clip.x.shape[-2:] != sar.x.shape[-2:]:
             sizes = tuple(for_clip.x.shape[-2:]), tuple(sar.x.shape[-2:])
             raise UserError(f"optical and SAR differ in size in '{name}': {sizes[0]} against {sizes[1]} pixels")
+        # While training every weight must get a gradient, which a group of processes waits for.
+        if self.training:
+            return for_clip, for_dense, sar
+        for_clip, for_dense, sar = without_blank(for_clip, for_dense, sar)
         return for_clip, for_dense, sar
 
     def _logits(
@@ -224,17 +236,17 @@ class MMOVSeg(nn.Module):
         # plain numbers also under a tracer, for example the one that counts operations
         height, width = map(int, (for_clip or sar).x.shape[-2:])  # type: ignore[union-attr]
         grid = (self.network_size, self.network_size) if self.network_size is not None else (height, width)
-        dense: dict[str, dict[str, Tensor]] = {}
-        valid: dict[str, Tensor | None] = {}
-        if for_dense is not None and self.optical_encoder is not None:
-            dense["optical"], valid["optical"] = self.optical_encoder(resize(for_dense.x, grid)), for_dense.valid
-        if sar is not None and self.sar_encoder is not None:
-            dense["sar"], valid["sar"] = self.sar_encoder(resize(sar.x, grid)), sar.valid
+        encoders = {"optical": (self.optical_encoder, for_dense), "sar": (self.sar_encoder, sar)}
+        read = {name: (part, view) for name, (part, view) in encoders.items() if part is not None and view is not None}
+        dense = {name: part(resize(view.x, grid)) for name, (part, view) in read.items()}
+        valid = {name: view.valid for name, (_, view) in read.items()}
         scale = self.clip.patch_size / self.clip_grid_stride
         clip_size = round(grid[0] * scale), round(grid[1] * scale)
         clip = self.clip.encode_image(resize(for_clip.x, clip_size)) if for_clip is not None else None
         text = self.clip.encode_vocabulary(vocabulary)
         extra = {"z_sar": self._encode_clip_sar(sar, clip_size)} if self.clip_sar_encoder is not None else {}
+        extra["clip_sees"] = for_clip.seen if for_clip is not None else None
+        extra["dense_see"] = seen_by_any([view for _, view in read.values()])
         logits = self.head(text, clip, dense, valid, grid=grid, explain=explain, **extra)
         return logits, (height, width)
 
@@ -248,10 +260,7 @@ class MMOVSeg(nn.Module):
         if encoder is None or sar is None:
             return None
         tokens = encoder(resize(sar.x, size))[f"block{len(encoder.model.blocks)}"]
-        z_sar = torch.einsum("nchw,cd->ndhw", tokens, self.clip.model.visual.proj)
-        if sar.valid is None:
-            return z_sar
-        return z_sar * masked_mean_pool(sar.valid, (z_sar.shape[-2], z_sar.shape[-1])).to(z_sar.dtype)
+        return weigh_by_share(torch.einsum("nchw,cd->ndhw", tokens, self.clip.model.visual.proj), sar.valid)
 
     def _postprocess(self, scores: Tensor, item: ModelInput, padded: tuple[int, int]) -> Prediction:
         """Resize to the padded input, cut the padding off, resize to the original raster.
