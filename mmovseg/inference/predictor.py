@@ -54,12 +54,19 @@ class Predictor:
         if checkpoint is None:
             raise UserError(f"'{name}' names no weights in train.init_checkpoint; give a checkpoint")
         context = prepare(self.config, name)
-        self.model: nn.Module = build_model(context, checkpoint=str(resolve(checkpoint))).eval()
+        self.name = name
+        self.checkpoint = Path(resolve(checkpoint))
+        self.model: nn.Module = build_model(context, checkpoint=str(self.checkpoint)).eval()
         self.modality = modality
         self.max_size_px = max_size_px
         mapper = next((loader.get("mapper") for loader, _ in test_nodes(self.config).values()), None) or {}
         self.vocabulary: Vocabulary | None = instantiate(mapper.get("vocabulary"))
         self._geometry: list[Any] = list(instantiate(mapper.get("geometry")) or [])
+
+    @property
+    def contract(self) -> dict[str, Any] | None:
+        """Input contract of the model as a dict (`InputContract.to_dict`), None when it has none."""
+        return getattr(self.model, "input_contract", None)
 
     @property
     def num_polarisations(self) -> int | None:

@@ -8,15 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmovseg.inference.scene.layers import BOTH, NEITHER, ONLY_OPTICAL, ONLY_SAR
 from mmovseg.inference.scene.tiling import Tiling
-
-BOTH, SAR_ONLY, OPTICAL_ONLY, NEITHER = 0, 1, 2, 3
-"""Values of a quality layer: what saw the ground. `SAR_ONLY`: optical is clouded or missing."""
 
 
 @dataclass
 class Rows:
-    """Finished rows.
+    """Finished rows; views that hold until the blender is used again.
 
     scores: (K, rows, W) float32, weighted mean of all windows; 0 where none was predicted. quality: (rows, W) uint8.
     """
@@ -44,6 +42,7 @@ class BandBlender:
         height, width = tiling.rows.tile, tiling.columns.size
         self.top = tiling.rows.starts[tiling.rows.covering(first_row, first_row + 1)[0]]
         self.wanted = first_row
+        self._done = 0  # rows that were handed out and are still in the sums
         self.sums = torch.zeros((num_classes, height, width), dtype=torch.float32, device=device)
         self.weights = torch.zeros((height, width), dtype=torch.float32, device=device)
         self.quality = np.full((height, width), NEITHER, dtype=np.uint8)
@@ -56,17 +55,21 @@ class BandBlender:
 
     @staticmethod
     def bytes_needed(tiling: Tiling, num_classes: int) -> int:
-        """Return what the sums take, with one finished strip beside them."""
-        return tiling.rows.tile * tiling.columns.size * (2 * 4 * num_classes + 8)
+        """Return what the sums take."""
+        return tiling.rows.tile * tiling.columns.size * (4 * num_classes + 5)
 
     def advance(self, row: int) -> Rows | None:
-        """Make room for window row `row`; return the rows above it that are finished now, None if there are none."""
-        start = self.tiling.rows.starts[row]
-        return self._release(start - self.top)
+        """Make room for window row `row`; return the rows above it that are finished now, None if there are none.
+
+        They are taken out of the sums when the blender is used next.
+        """
+        self._take_out()
+        return self._finished(self.tiling.rows.starts[row] - self.top)
 
     def finish(self) -> Rows | None:
         """Return the rows that are left after the last window row."""
-        return self._release(min(self.sums.shape[1], self.tiling.rows.size - self.top))
+        self._take_out()
+        return self._finished(min(self.sums.shape[1], self.tiling.rows.size - self.top))
 
     def add(self, row: int, column: int, scores: Tensor) -> None:
         """Add one window.
@@ -75,6 +78,7 @@ class BandBlender:
             row, column: which window; `advance` has been called for its row.
             scores: (K, tile, tile) of the output grid, float32 on the device of the sums.
         """
+        self._take_out()
         left = self.tiling.columns.starts[column]
         weight = self._row_weights[row][:, None] * self._column_weights[column]
         place = (slice(0, weight.shape[0]), slice(left, left + weight.shape[1]))
@@ -83,22 +87,26 @@ class BandBlender:
 
     def mark(self, row: int, left: int, quality: np.ndarray) -> None:
         """Say what saw the ground in (tile, w) pixels from column `left` on of window row `row`."""
+        self._take_out()
         assert self.tiling.rows.starts[row] == self.top, "windows come in ascending rows"
         self.quality[:, left : left + quality.shape[1]] = quality
 
-    def _release(self, count: int) -> Rows | None:
-        if count <= 0:
+    def _finished(self, count: int) -> Rows | None:
+        skip = min(max(self.wanted - self.top, 0), max(count, 0))
+        self._done = max(count, 0)
+        if skip >= count:
             return None
-        skip = min(max(self.wanted - self.top, 0), count)
-        first = self.top + skip
-        scores = self.sums[:, skip:count] / self.weights[skip:count].clamp_min(torch.finfo(torch.float32).tiny)
-        rows = Rows(first, scores, self.quality[skip:count].copy()) if skip < count else None
-        self._shift(count)
-        return rows
+        scores = self.sums[:, skip:count]
+        weights = self.weights[skip:count]
+        scores /= weights.clamp_min(torch.finfo(torch.float32).tiny)
+        self.quality[skip:count][(weights == 0).cpu().numpy()] = NEITHER  # no window there had anything to see
+        return Rows(self.top + skip, scores, self.quality[skip:count])
 
-    def _shift(self, count: int) -> None:
+    def _take_out(self) -> None:
         """Move the unfinished rows to the top, in pieces that do not overlap: a copy may not read what it wrote."""
-        height = self.sums.shape[1]
+        count, height = self._done, self.sums.shape[1]
+        if not count:
+            return
         for low in range(count, height, count):
             high = min(low + count, height)
             self.sums[:, low - count : high - count] = self.sums[:, low:high]
@@ -109,6 +117,7 @@ class BandBlender:
         self.weights[keep:] = 0
         self.quality[keep:] = NEITHER
         self.top += count
+        self._done = 0
 
 
 def quality_of(
@@ -125,5 +134,5 @@ def quality_of(
     sees_optical = none if optical is None else optical if clouded is None else optical & ~clouded
     sees_sar = none if sar is None else sar
     return np.where(
-        sees_sar, np.where(sees_optical, BOTH, SAR_ONLY), np.where(sees_optical, OPTICAL_ONLY, NEITHER)
+        sees_sar, np.where(sees_optical, BOTH, ONLY_SAR), np.where(sees_optical, ONLY_OPTICAL, NEITHER)
     ).astype(np.uint8)

@@ -4,7 +4,8 @@ import torch
 from rasterio.transform import Affine
 
 from mmovseg.errors import UserError
-from mmovseg.inference.scene.blend import BOTH, NEITHER, OPTICAL_ONLY, SAR_ONLY, BandBlender, quality_of
+from mmovseg.inference.scene.blend import BandBlender, Rows, quality_of
+from mmovseg.inference.scene.layers import BOTH, NEITHER, ONLY_OPTICAL, ONLY_SAR
 from mmovseg.inference.scene.tiling import consecutive, lattice_phase, make_axis, make_tiling, share
 
 AXES = [
@@ -78,19 +79,23 @@ def test_parts_are_shared_without_gaps_or_overlap():
     assert consecutive([]) == []
 
 
+def _copy(rows):
+    return rows and Rows(rows.first, rows.scores.clone(), rows.quality.copy())
+
+
 def _blend(tiling, scores, *, first_row=0, last_row=None):
     """Blend windows cut out of `scores` and return rows from `first_row` on."""
     last_row = tiling.rows.size if last_row is None else last_row
     blender = BandBlender(tiling, num_classes=len(scores), device=torch.device("cpu"), first_row=first_row)
     done = []
     for row in tiling.rows.covering(first_row, last_row):
-        done.append(blender.advance(row))
+        done.append(_copy(blender.advance(row)))
         top = tiling.rows.starts[row]
         for column, left in enumerate(tiling.columns.starts):
             window = scores[:, top : top + tiling.rows.tile, left : left + tiling.columns.tile]
             blender.add(row, column, window)
             blender.mark(row, left, np.full(window.shape[1:], BOTH, np.uint8))
-    done.append(blender.finish())
+    done.append(_copy(blender.finish()))
     return [rows for rows in done if rows is not None]
 
 
@@ -121,11 +126,11 @@ def test_a_run_that_starts_in_the_middle_sums_the_same_numbers_in_the_same_order
         blender = BandBlender(tiling, num_classes=2, device=torch.device("cpu"), first_row=first_row)
         done = []
         for row in tiling.rows.covering(first_row, 200):
-            done.append(blender.advance(row))
+            done.append(_copy(blender.advance(row)))
             top = tiling.rows.starts[row]
             for column, left in enumerate(tiling.columns.starts):
                 blender.add(row, column, noisy(row, column, scores[:, top : top + 32, left : left + 32]))
-        done.append(blender.finish())
+        done.append(_copy(blender.finish()))
         return torch.cat([rows.scores for rows in done if rows is not None], dim=1)
 
     whole = run(0)
@@ -135,12 +140,12 @@ def test_a_run_that_starts_in_the_middle_sums_the_same_numbers_in_the_same_order
 
 def test_quality_says_who_saw_the_ground():
     yes, no = np.array([[True]]), np.array([[False]])
-    cases = [(yes, yes, no, BOTH), (yes, yes, yes, SAR_ONLY), (no, yes, None, SAR_ONLY), (yes, no, None, OPTICAL_ONLY)]
+    cases = [(yes, yes, no, BOTH), (yes, yes, yes, ONLY_SAR), (no, yes, None, ONLY_SAR), (yes, no, None, ONLY_OPTICAL)]
     cases += [
         (yes, no, yes, NEITHER),
         (no, no, None, NEITHER),
-        (None, yes, None, SAR_ONLY),
-        (yes, None, None, OPTICAL_ONLY),
+        (None, yes, None, ONLY_SAR),
+        (yes, None, None, ONLY_OPTICAL),
     ]
     for optical, sar, clouded, expected in cases:
         assert quality_of(optical, sar, clouded, (1, 1))[0, 0] == expected

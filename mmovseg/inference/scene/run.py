@@ -1,0 +1,322 @@
+"""From two rasters and a sentence to a map, at any size."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils import comm
+from tqdm import tqdm
+
+import mmovseg
+from mmovseg.checkpoint.contract import InputContract, contract_from_dict
+from mmovseg.checkpoint.load import file_sha256
+from mmovseg.data.vocabulary import Vocabulary
+from mmovseg.engine.log import memory_status_mb, peak_memory_mb
+from mmovseg.engine.stopwatch import machine_name, reset_peak_memory
+from mmovseg.errors import UserError
+from mmovseg.evaluation.report import text_table, write_text
+from mmovseg.inference.predictor import Predictor
+from mmovseg.inference.scene.layers import Layer, confidence_layer, label_layer, probability_layer, quality_layer
+from mmovseg.inference.scene.options import SceneOptions
+from mmovseg.inference.scene.parts import PartStore
+from mmovseg.inference.scene.plan import ScenePlan, describe, make_plan
+from mmovseg.inference.scene.polygons import check_polygon_path, write_polygons
+from mmovseg.inference.scene.processes import on_main, together
+from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
+from mmovseg.inference.scene.report import class_report
+from mmovseg.inference.scene.stream import SceneStream, Timings
+from mmovseg.inference.scene.tiling import consecutive, share
+from mmovseg.inference.scene.windows import WindowModel
+
+_CACHE_MIB = 128  # of GDAL, see `ScenePair`
+_MAP_SUFFIXES = (".tif", ".tiff")
+
+
+@dataclass
+class _Scene:
+    """A scene that is about to be mapped."""
+
+    stream: SceneStream
+    store: PartStore
+    vocabulary: Vocabulary
+    options: SceneOptions
+    output: Path
+
+    @property
+    def plan(self) -> ScenePlan:
+        return self.stream.plan
+
+    @property
+    def speaks(self) -> bool:
+        return self.options.show_progress and comm.is_main_process()
+
+    def say(self, text: str) -> None:
+        """Print to the user, once however many processes there are."""
+        if self.speaks:
+            print(text, flush=True)
+
+
+def predict_scene(
+    predictor: Predictor,
+    inputs: SceneInputs,
+    prompts: str | Sequence[str] | Vocabulary,
+    output: str | Path,
+    *,
+    options: SceneOptions | None = None,
+) -> dict[str, Any]:
+    """Map one scene: an optical and a SAR raster on any grids, of any size.
+
+    SAR is warped to the grid of the optical raster while it is read. The map appears, complete, under its name at the
+    end; until then finished rows are kept in the folder ``<output>.parts``, from which the same call goes on after an
+    interruption. In a process group the windows are shared out; the pixels are those of one process.
+
+    Args:
+        predictor: the model.
+        inputs: rasters and how to read them.
+        prompts: class names, comma-separated or listed, or a vocabulary; at least two, since they compete.
+        output: a GeoTIFF (.tif); other layers get a second suffix, such as ``map.confidence.tif``.
+        options: choices.
+
+    Returns:
+        The report, which is also written to ``<output without .tif>.json``: ``classes`` (name -> value, pixels,
+        hectares), ``plan``, ``facts`` of the rasters, ``files``, and ``seconds`` (total, read, model, blend, write,
+        finish; of this process, this call). With `dry_run` only ``plan``, ``facts`` and ``estimate``.
+
+    Raises:
+        UserError: rasters, model, prompts and options do not fit, a raster is damaged, or the output cannot be written.
+            Finished parts are kept, and an empty folder of parts is not.
+    """
+    started = time.perf_counter()
+    options = options or SceneOptions()
+    output = _check_output(output, options)
+    vocabulary = _check_prompts(predictor, prompts)
+    with ScenePair(
+        inputs, contract=_contract(predictor), modality=options.modality, override_contract=options.override_contract
+    ) as pair:
+        scene = _prepare(predictor, pair, vocabulary, output, options)
+        for sentence in pair.warnings:
+            scene.say(f"note: {sentence}")
+        estimate = _estimate(scene, finished=set())
+        if options.dry_run:
+            scene.say(_describe(scene, estimate))
+            return {"plan": scene.plan.to_dict(), "facts": pair.facts, "estimate": estimate}
+        try:
+            _map(scene, estimate)
+            start = time.perf_counter()
+            files = on_main(lambda: _finish(scene, predictor))
+            scene.stream.timings.finish = time.perf_counter() - start
+        finally:
+            if comm.is_main_process():
+                scene.store.close()
+        return on_main(lambda: _report(scene, files, time.perf_counter() - started))
+
+
+def _check_output(output: str | Path, options: SceneOptions) -> Path:
+    path = Path(output)
+    if path.suffix.lower() not in _MAP_SUFFIXES:
+        raise UserError(f"the map is a GeoTIFF, so --output '{path}' must end in .tif")
+    if options.polygons is not None:
+        check_polygon_path(options.polygons)
+    return path
+
+
+def _check_prompts(predictor: Predictor, prompts: str | Sequence[str] | Vocabulary) -> Vocabulary:
+    vocabulary = predictor.ask_for(prompts)
+    if len(vocabulary) < 2:
+        raise UserError(
+            f"'{vocabulary.names[0]}' alone would win everywhere; name at least one more class that it can lose against"
+        )
+    return vocabulary
+
+
+def _contract(predictor: Predictor) -> InputContract | None:
+    return contract_from_dict(predictor.contract) if predictor.contract else None
+
+
+def _prepare(
+    predictor: Predictor, pair: ScenePair, vocabulary: Vocabulary, output: Path, options: SceneOptions
+) -> _Scene:
+    plan = make_plan(
+        pair.grid,
+        contract=predictor.contract,
+        num_classes=len(vocabulary),
+        options=options,
+        network_size=getattr(predictor.model, "network_size", None),
+    )
+    model = WindowModel(predictor, vocabulary, precision=options.precision, modality=options.modality)
+    layers = _layers(vocabulary, options, clouds=pair.inputs.cloud_mask is not None)
+    stream = SceneStream(pair, plan, model, layers, clouds=options.clouds)
+    what = {
+        "mmovseg": mmovseg.__version__,
+        "inputs": pair.identity,
+        "weights_sha256": file_sha256(predictor.checkpoint),
+        "config": predictor.name,
+        "prompts": [asdict(entry) for entry in vocabulary.classes],
+        "plan": plan.to_dict(),
+        "clouds": options.clouds,
+        "modality": model.modality,
+        "precision": options.precision,
+        "contract_overridden": options.override_contract,
+    }
+    rasters = [path for path in (pair.inputs.optical, pair.inputs.sar, pair.inputs.cloud_mask) if path]
+    store = PartStore(output, pair.grid, layers, plan=what, part_rows=plan.tiling.parts, inputs=rasters)
+    return _Scene(stream, store, vocabulary, options, output)
+
+
+def _layers(vocabulary: Vocabulary, options: SceneOptions, *, clouds: bool) -> list[Layer]:
+    layers = [label_layer(vocabulary)]
+    if options.confidence:
+        layers.append(confidence_layer())
+    if options.quality or clouds:
+        layers.append(quality_layer())
+    if options.probabilities:
+        layers.append(probability_layer(vocabulary))
+    return layers
+
+
+def _estimate(scene: _Scene, *, finished: set[int]) -> dict[str, float]:
+    """Time one batch in the middle of the scene and return ``seconds`` and ``memory_mib`` of all that is left."""
+    stream, plan = scene.stream, scene.plan
+    tiling = plan.tiling
+    rows, batches = len(tiling.rows.starts), tiling.batches()
+    device = stream.model.device
+    reset_peak_memory(device)
+    before = _memory_mib(device)
+    spent = 0.0
+    for share_of_rows in (0.5, 0.25, 0.75):
+        batch = batches[len(batches) // 2]
+        for _ in range(2):
+            start = time.perf_counter()
+            found = stream.read(min(int(rows * share_of_rows), rows - 1), batch)
+            answers = stream.model(found.windows)
+            del found
+            spent = time.perf_counter() - start
+        if any(answer is not None for answer in answers):
+            break
+    left = 1.0 - len(finished) / len(tiling.parts)
+    windows = sum(len(batch) for batch in batches) * rows * left / comm.get_world_size()
+    layer_bytes = sum(layer.raw_bytes(1) for layer in stream.layers)
+    kept = plan.band_bytes(layer_bytes) / 2**20
+    return {
+        "seconds": round(spent / len(batch) * windows, 1),
+        "memory_mib": round(max(peak_memory_mb(device) - before, 0.0) + kept + _CACHE_MIB, 1),
+    }
+
+
+def _memory_mib(device: Any) -> float:
+    return 0.0 if device.type == "cuda" else memory_status_mb("VmRSS") or peak_memory_mb(device)
+
+
+def _describe(scene: _Scene, estimate: Mapping[str, float]) -> str:
+    device = scene.stream.model.device
+    processes = comm.get_world_size()
+    where = machine_name(device) if processes == 1 else f"{processes} processes, {machine_name(device)}"
+    text = describe(
+        scene.plan,
+        scene.stream.pair.facts,
+        memory_mib=estimate["memory_mib"],
+        seconds=estimate["seconds"],
+        device=where,
+    )
+    return f"{text}\n{'disk':13}{scene.store.disk_need().sentence()}"
+
+
+def _map(scene: _Scene, estimate: dict[str, float]) -> None:
+    """Predict what is missing of the parts, each process its share.
+
+    Raises:
+        UserError: in any process; after all have ended.
+    """
+    store, options = scene.store, scene.options
+
+    def begin() -> tuple[set[int], bool]:
+        return store.begin(restart=options.restart, overwrite=options.overwrite), store.complete
+
+    finished, complete = on_main(begin)
+    for note in store.notes:
+        scene.say(f"note: {note}")
+    if complete:
+        scene.say(f"'{scene.output}' is there already, made from the same rasters with the same options")
+        return
+    parts = scene.plan.tiling.parts
+    if finished:
+        estimate = _estimate(scene, finished=finished)
+        scene.say(f"going on: {len(finished)} of {len(parts)} parts are there")
+    scene.say(_describe(scene, estimate))
+    missing = [index for index in range(len(parts)) if index not in finished]
+    mine = share(missing, rank=comm.get_rank(), world_size=comm.get_world_size())
+    together(lambda: _map_parts(scene, mine))
+
+
+def _map_parts(scene: _Scene, indices: Sequence[int]) -> None:
+    parts, timings = scene.plan.tiling.parts, scene.stream.timings
+    total = sum(last - first for first, last in (parts[index] for index in indices))
+    # standard error, and only on a terminal, where a line can be drawn again
+    with tqdm(total=total, unit="row", desc="mapping", disable=None if scene.speaks else True) as bar:
+        for run in consecutive(indices):
+            for index, arrays in scene.stream.parts(run):
+                start = time.perf_counter()
+                scene.store.write(index, arrays)
+                timings.write += time.perf_counter() - start
+                first, last = parts[index]
+                bar.update(last - first)
+
+
+def _finish(scene: _Scene, predictor: Predictor) -> list[Path]:
+    """Assemble the files of the map."""
+    pair, plan, options = scene.stream.pair, scene.plan, scene.options
+    tags = {
+        "MMOVSEG_VERSION": mmovseg.__version__,
+        "MODEL": predictor.name,
+        "WEIGHTS_SHA256": file_sha256(predictor.checkpoint),
+        "PROMPTS": ", ".join(scene.vocabulary.names),
+        "MODALITY": scene.stream.model.modality,
+        "CONTRACT": "overridden" if options.override_contract else "met",
+        "TILING": f"tile {plan.tile}, overlap {plan.overlap}, margin {plan.margin}, anchor {options.anchor}",
+    }
+    if plan.model_gsd_m is not None:
+        tags["MODEL_GSD_M"] = f"{plan.model_gsd_m:.6g}"
+    for name in ("optical", "sar", "cloud_mask"):
+        path = getattr(pair.inputs, name)
+        if path:
+            tags[name.upper()] = Path(path).name
+    if pair.inputs.cloud_mask:
+        tags["CLOUDS"] = options.clouds
+    files = scene.store.finish(tags)
+    if options.polygons is not None:
+        polygons = write_polygons(
+            files[0],
+            options.polygons,
+            scene.vocabulary,
+            min_area_m2=options.min_area_m2,
+            simplify_m=options.simplify_m,
+        )
+        files = [*files, Path(options.polygons)] if polygons is not None else files
+    return files
+
+
+def _report(scene: _Scene, files: Sequence[Path], total: float) -> dict[str, Any]:
+    """Write and print what came out."""
+    timings: Timings = scene.stream.timings
+    report = {
+        "classes": class_report(files[0], scene.vocabulary),
+        "plan": scene.plan.to_dict(),
+        "facts": scene.stream.pair.facts,
+        "files": [str(path) for path in files],
+        "seconds": {"total": round(total, 3), **{key: round(value, 3) for key, value in asdict(timings).items()}},
+        "processes": comm.get_world_size(),
+    }
+    target = scene.output.with_suffix(".json")
+    write_text(target, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    rows = [
+        [name, str(row["pixels"]), "" if row["hectares"] is None else f"{row['hectares']:.2f}"]
+        for name, row in report["classes"].items()
+    ]
+    scene.say(text_table(rows, ["class", "pixels", "hectares"], text_columns=1))
+    scene.say(f"wrote {', '.join(str(path) for path in [*files, target])}")
+    return report
