@@ -36,11 +36,11 @@ from mmovseg.inference.flood import (
     CLASSES,
     area_report,
     combine_dates,
-    common_grid,
     from_flood_classes,
     write_product,
     write_report,
 )
+from mmovseg.inference.grid import common_grid
 from mmovseg.inference.predictor import Predictor
 from mmovseg.visualization.floods import draw_flood, show_date
 from mmovseg.weights import resolve

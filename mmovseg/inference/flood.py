@@ -9,20 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
-from rasterio.transform import Affine
 
 from mmovseg.checkpoint.save import atomic_write
 from mmovseg.errors import UserError
 from mmovseg.inference.area import class_areas
+from mmovseg.inference.grid import Grid
 
 DRY, PERMANENT_WATER, FLOODED, WATER_UNDATED, NO_DATA = 0, 1, 2, 3, 255
 
@@ -41,52 +39,6 @@ DEFINITION = {
     "water, state before unknown": "water on the later date where the earlier one is missing",
     "no data": "no valid pixel on the later date",
 }
-
-_GRID_TOLERANCE_PX = 0.01
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where a raster lies: coordinate system, transform, height and width in pixels, and the file that says so."""
-
-    crs: CRS | None
-    transform: Affine
-    height: int
-    width: int
-    source: str
-
-
-def read_grid(path: str | Path) -> Grid:
-    """Read where a raster lies.
-
-    Raises:
-        UserError: the file cannot be opened.
-    """
-    try:
-        with rasterio.open(path) as source:
-            return Grid(source.crs, source.transform, source.height, source.width, str(path))
-    except rasterio.errors.RasterioError as error:
-        raise UserError(f"raster '{path}' cannot be opened: it is missing, damaged, or no raster") from error
-
-
-def common_grid(paths: Sequence[str | Path]) -> Grid:
-    """Return the grid that all rasters share.
-
-    Raises:
-        UserError: no raster, or two that differ in coordinate system, size or place by more than a hundredth of a
-            pixel; the sentence names both files and what differs.
-    """
-    if not paths:
-        raise UserError("there is no raster to map; give at least one of the later date")
-    grids = [read_grid(path) for path in paths]
-    first = grids[0]
-    for grid in grids[1:]:
-        difference = _difference(first, grid)
-        if difference:
-            raise UserError(
-                f"'{first.source}' and '{grid.source}' do not lie on one grid ({difference}); resample one to the other"
-            )
-    return first
 
 
 def combine_dates(
@@ -196,21 +148,3 @@ def write_report(report: Mapping[str, Any], json_path: str | Path, csv_path: str
         writer.writerow([name, row["value"], row["pixels"], f"{row['hectares']:.4f}"])
     with atomic_write(csv_path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
-
-
-def _difference(first: Grid, second: Grid) -> str:
-    if (first.height, first.width) != (second.height, second.width):
-        return f"{first.height}x{first.width} against {second.height}x{second.width} pixels"
-    if first.crs != second.crs:
-        return f"{first.crs or 'no coordinate system'} against {second.crs or 'no coordinate system'}"
-    corners = [(0, 0), (first.width, 0), (0, first.height), (first.width, first.height)]
-    shifts = []
-    for corner in corners:
-        column, row = _apply(~first.transform, *_apply(second.transform, *corner))
-        shifts.append(max(abs(column - corner[0]), abs(row - corner[1])))
-    return f"{max(shifts):.2f} pixels apart" if max(shifts) > _GRID_TOLERANCE_PX else ""
-
-
-def _apply(transform: Affine, x: float, y: float) -> tuple[float, float]:
-    """Map a point; spelled out because releases of affine disagree on the operator."""
-    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f

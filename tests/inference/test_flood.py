@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import rasterio
-from rasterio.crs import CRS
-from rasterio.transform import Affine
 
 from mmovseg.errors import UserError
 from mmovseg.inference.flood import (
@@ -18,12 +16,11 @@ from mmovseg.inference.flood import (
     WATER_UNDATED,
     area_report,
     combine_dates,
-    common_grid,
     from_flood_classes,
-    read_grid,
     write_product,
     write_report,
 )
+from mmovseg.inference.grid import read_grid
 from mmovseg.testing.fakes import write_raster
 
 YES, NO = True, False
@@ -49,28 +46,6 @@ def test_a_flood_model_may_know_permanent_water():
     valid = np.array([[YES, YES, NO]])
     assert from_flood_classes(flooded, valid).tolist() == [[FLOODED, DRY, NO_DATA]]
     assert from_flood_classes(flooded, valid, water).tolist() == [[FLOODED, PERMANENT_WATER, NO_DATA]]
-
-
-@pytest.mark.parametrize(
-    ("profile", "shape", "sentence"),
-    [
-        ({}, (4, 5), "4x6 against 4x5 pixels"),
-        ({"crs": "EPSG:32632"}, (4, 6), "EPSG:32631 against EPSG:32632"),
-        ({"crs": None}, (4, 6), "EPSG:32631 against no coordinate system"),
-        ({"transform": Affine(10, 0, 600003, 0, -10, 5700000)}, (4, 6), "0.30 pixels apart"),
-        ({"transform": Affine(11, 0, 600000, 0, -10, 5700000)}, (4, 6), "0.60 pixels apart"),
-    ],
-)
-def test_other_grids_are_refused_in_one_sentence(tmp_path, profile, shape, sentence):
-    first = write_raster(tmp_path / "a.tif", np.zeros((4, 6), np.uint8))
-    second = write_raster(tmp_path / "b.tif", np.zeros(shape, np.uint8), **profile)
-    with pytest.raises(UserError, match=sentence) as error:
-        common_grid([first, second])
-    assert "a.tif" in str(error.value) and "b.tif" in str(error.value)
-    shifted = write_raster(
-        tmp_path / "c.tif", np.zeros((4, 6), np.uint8), transform=Affine(10, 0, 600000.05, 0, -10, 5700000)
-    )
-    assert common_grid([first, shifted]).crs == CRS.from_epsg(32631)
 
 
 def test_the_file_keeps_its_place_and_says_what_its_values_mean(tmp_path):

@@ -122,7 +122,7 @@ def test_a_flood_model_reads_both_dates_at_once(run, rasters, tmp_path, flood_mo
         (("--sar-after", "nowhere", "--prompts", PROMPTS), "has no coordinate reference system"),
         (("--sar-after", "sar_after", "--prompts", "forest, road"), "must hold one that is water"),
         (("--sar-after", "sar_after", "--prompts", PROMPTS, "--water", "sea"), "--water names 'sea'"),
-        (("--sar-after", "no_file.tif"), "'no_file.tif' cannot be opened"),
+        (("--sar-after", "no_file.tif"), "'no_file.tif' does not exist"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(run, arguments, sentence):
