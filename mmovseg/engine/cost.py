@@ -37,6 +37,7 @@ from mmovseg.engine.cost_inputs import (
     find_part,
     first_test_loader,
     inference_inputs,
+    noise_batch,
     record_calls,
     test_batch,
     train_batch,
@@ -68,6 +69,10 @@ Phase = Literal["train", "infer"]
 PHASES: tuple[Phase, ...] = ("train", "infer")
 LEAST_ENERGY_SECONDS = 10.0
 """Power is sampled once a second, so energy is counted over at least so long."""
+LEAST_STEPS = 3
+"""How many steps are measured at least when a time is given; their spread is stated."""
+LONG_STEP_SECONDS = 15.0
+"""A step that takes longer is measured once when a time is given: what varies from step to step is small beside it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,10 @@ class Job:
     steps, warmup: how many are measured, and how many run before (the first ones allocate).
     batch: samples a step, or images a call; None = the config's training batch, and 1 image.
     pixels: read made-up rasters of this side instead of the config's data.
+    classes: with `pixels`, ask for so many made-up classes and leave out the config's data altogether, its geometry and
+        its clouds too.
+    seconds: take only as many steps as fit, at least `LEAST_STEPS`, or one where a step takes longer than
+        `LONG_STEP_SECONDS`; None = always `steps`.
     """
 
     config_file: str
@@ -89,14 +98,19 @@ class Job:
     warmup: int = 3
     batch: int | None = None
     pixels: int | None = None
+    classes: int | None = None
+    seconds: float | None = None
     energy: bool = False
     country: str | None = None
 
     def check(self) -> None:
         """Raise `UserError` for numbers that measure nothing."""
-        for name, value, least in (("steps", self.steps, 1), ("warmup", self.warmup, 1), ("batch", self.batch, 1)):
-            if value is not None and value < least:
-                raise UserError(f"--{name} is {value} but must be at least {least}")
+        for name in ("steps", "warmup", "batch", "classes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} is {value} but must be at least 1")
+        if self.classes is not None and self.pixels is None:
+            raise UserError(f"{self.classes} made-up classes need --pixels, since labels of real data have their own")
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -122,8 +136,9 @@ def measure_here(job: Job) -> dict[str, Any]:
         ``seconds`` and ``cpu_seconds`` of every step, ``shares`` of the step's time by stage (0..1, training only),
         ``parts`` by part of the model (forward only), ``frozen`` the names of parts that do not train, ``parameters``
         by part as (all, trainable), ``peak_mb`` while stepping (CPU: resident, CUDA: allocated), ``start_mb`` and
-        ``resident_mb`` of the process before there was a model and before the measured steps, ``other_cores`` kept busy
-        by others, ``energy`` or None, and facts.
+        ``resident_mb`` of the process before there was a model and before the measured steps, ``first_seconds`` and
+        ``first_peak_mb`` of the warm-up, which allocates, compiles and encodes the class names, ``other_cores`` kept
+        busy by others, ``energy`` or None, and facts.
 
     Raises:
         UserError: the config lacks a section, its data is not there, or the part is not.
@@ -137,7 +152,9 @@ def measure_here(job: Job) -> dict[str, Any]:
     sha256 = config_hash(config)
     context = prepare(config, job.config_file)
     clock = Clock(context.device)
+    dtype = amp_dtype(config) or torch.float32
     rate = matmul_gflops(clock)
+    own_rate = matmul_gflops(clock, dtype=dtype, large=True) if job.seconds is not None else None
     model = build_model(context, checkpoint=None, resumed=True)
     batch = _inputs(job, config, model)
     meter = EnergyMeter(job.country) if job.energy else None
@@ -147,7 +164,6 @@ def measure_here(job: Job) -> dict[str, Any]:
     counted = subject.part if isinstance(subject, PartAlone) else subject
     runner = _Training if job.phase == "train" else _Inference
     facts = runner(context, subject, batch, clock).measure(job, meter)
-    dtype = amp_dtype(config)
     return facts | {
         "parameters": count_parameters(counted),
         "frozen": [name for name, part in parts_of(counted).items() if is_frozen(part)],
@@ -156,11 +172,13 @@ def measure_here(job: Job) -> dict[str, Any]:
         "energy": meter.report if meter is not None else None,
         "batch": len(batch),
         "input": describe_batch(batch),
-        "precision": str(dtype or torch.float32).removeprefix("torch."),
+        "precision": str(dtype).removeprefix("torch."),
+        "compiled": bool(config.train.compile),
         "device": context.device.type,
         "machine": machine_name(context.device),
         "threads": torch.get_num_threads(),
         "matmul_gflops": rate,
+        "matmul_gflops_precision": own_rate,
         "max_iter": int(config.train.max_iter),
         "config_sha256": sha256,
         "commit": source_commit(),
@@ -180,6 +198,10 @@ def _inputs(job: Job, config: DictConfig, model: nn.Module) -> list[ModelInput]:
         contract = getattr(model, "input_contract", None)
         if not contract:
             raise UserError(f"--pixels needs a model with an input contract, '{job.config_file}' has none")
+        if job.classes is not None:
+            return noise_batch(
+                contract, pixels=job.pixels, count=job.batch or 1, classes=job.classes, is_train=training
+            )
         use_noise(loader, contract, pixels=job.pixels, count=count)
     try:
         if not training:
@@ -224,7 +246,9 @@ class _Runner(ABC):
                 stack.enter_context(timer.watching(self.model.get_submodule(name)))
             self.run(job.warmup)
             self.clock.wait()
-            count = job.steps
+            warm = self._seconds("start", "end")
+            first_peak_mb = peak_memory_mb(self.context.device)
+            count = _steps_that_fit(job, warm[-1])
             if meter is not None:
                 count = max(count, math.ceil(LEAST_ENERGY_SECONDS / median(self._seconds("start", "end"))))
             self.steps.clear()
@@ -245,6 +269,8 @@ class _Runner(ABC):
             "cpu_seconds": [step["end_cpu"] - step["start_cpu"] for step in self.steps],
             "other_cores": other_cores,
             "resident_mb": resident_mb,
+            "first_seconds": warm[0],
+            "first_peak_mb": first_peak_mb,
             "shares": {name: sum(self._seconds(*pair)) / total for name, pair in self.stages().items()},
             "parts": {name: timer.seconds() / total for name, timer in self.timers.items()},
         }
@@ -268,8 +294,21 @@ class _Runner(ABC):
         return [self.clock.seconds(step[start], step[end]) for step in self.steps]
 
 
+def _steps_that_fit(job: Job, step_seconds: float) -> int:
+    """Return how many steps are measured when one takes so long."""
+    if job.seconds is None:
+        return job.steps
+    least = 1 if step_seconds > LONG_STEP_SECONDS else min(LEAST_STEPS, job.steps)
+    return max(least, min(job.steps, int(job.seconds / max(step_seconds, 1e-9))))
+
+
 class _Inference(_Runner):
     """Answers to the batch, as an evaluation asks for them."""
+
+    def __init__(self, context: Context, model: nn.Module, batch: list[ModelInput], clock: Clock) -> None:
+        super().__init__(context, model, batch, clock)
+        if context.config.train.compile:
+            model.compile()
 
     def run(self, count: int) -> None:
         self.model.eval()

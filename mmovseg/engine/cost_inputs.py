@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from mmovseg.config import LazyCall, instantiate
 from mmovseg.config.instantiate import TARGET, target_arguments
+from mmovseg.data.mapper import DRAW_KEY, OpticalSARMapper
 from mmovseg.data.sample import DatasetDict, ModelInput, RawSample
+from mmovseg.data.vocabulary import ClassEntry, Vocabulary
 from mmovseg.engine.run import build_loader
 from mmovseg.engine.stopwatch import watched
 from mmovseg.errors import UserError
@@ -76,13 +78,7 @@ def use_noise(loader: DictConfig, contract: Mapping[str, Any], *, pixels: int, c
         raise UserError("--pixels needs a loader with a dataset, and a mapper with a reader, in the config")
     if pixels < 1:
         raise UserError(f"--pixels is {pixels} but must be at least 1")
-    facts: dict[str, Any] = {"height": pixels, "width": pixels}
-    if contract.get("sources"):  # a mix: each sample names the source whose statistics it gets
-        facts["source"] = contract["sources"][0]["name"]
-    loader.dataset = [
-        dict.fromkeys(("image_id", "file_name", "sar_file_name"), f"noise{number:04d}") | facts
-        for number in range(count)
-    ]
+    loader.dataset = [_noise_dict(number, contract, pixels) for number in range(count)]
     vocabulary = instantiate(mapper.get("vocabulary"))
     reader = LazyCall(NoiseReader)(
         optical=contract.get("optical"),
@@ -90,6 +86,47 @@ def use_noise(loader: DictConfig, contract: Mapping[str, Any], *, pixels: int, c
         num_classes=len(vocabulary) if vocabulary is not None else None,
     )
     OmegaConf.update(mapper, "reader", reader, merge=False)
+
+
+def _noise_dict(number: int, contract: Mapping[str, Any], pixels: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {"height": pixels, "width": pixels}
+    if contract.get("sources"):  # a mix: each sample names the source whose statistics it gets
+        facts["source"] = contract["sources"][0]["name"]
+    return dict.fromkeys(("image_id", "file_name", "sar_file_name"), f"noise{number:04d}") | facts
+
+
+def made_up_vocabulary(count: int) -> Vocabulary:
+    """Return `count` classes, all of them seen; a name costs the same whatever it says."""
+    return Vocabulary("made up", tuple(ClassEntry(name=f"class {number}") for number in range(count)))
+
+
+def noise_batch(
+    contract: Mapping[str, Any], *, pixels: int, count: int, classes: int, is_train: bool
+) -> list[ModelInput]:
+    """Return made-up pairs that ask for made-up classes.
+
+    Args:
+        contract: input contract of the model, as a dict; it says the channels and units.
+        pixels: side of the rasters.
+        count: how many pairs.
+        classes: how many classes; inference may ask for any number, labels hold at most 255.
+        is_train: with labels.
+
+    Raises:
+        UserError: `pixels` is not positive, or there are more than 255 classes to train on.
+    """
+    if pixels < 1:
+        raise UserError(f"--pixels is {pixels} but must be at least 1")
+    vocabulary = made_up_vocabulary(classes)
+    mapper = OpticalSARMapper(
+        is_train=is_train,
+        vocabulary=vocabulary if is_train else None,
+        prompts=None if is_train else vocabulary,
+        reader=NoiseReader(
+            optical=contract.get("optical"), sar=contract.get("sar"), num_classes=classes if is_train else None
+        ),
+    )
+    return [mapper({**_noise_dict(number, contract, pixels), DRAW_KEY: number}) for number in range(count)]
 
 
 def train_batch(config: DictConfig) -> list[ModelInput]:
