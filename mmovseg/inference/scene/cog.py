@@ -15,7 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from mmovseg.inference.flood import Grid
+from mmovseg.inference.grid import Grid
 from mmovseg.inference.scene.layers import Layer
 
 CACHE_BYTES = 128 * 2**20

@@ -35,7 +35,7 @@ class DiskNeed:
     upper: int
     free: int
 
-    def sentence(self) -> str:
+    def __str__(self) -> str:
         return (
             f"about {readable_size(self.expected)} of disk while writing (at most {readable_size(self.upper)}), "
             f"{readable_size(self.free)} free"

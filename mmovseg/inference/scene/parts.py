@@ -26,7 +26,7 @@ from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
 from mmovseg.errors import UserError
-from mmovseg.inference.flood import Grid
+from mmovseg.inference.grid import Grid
 from mmovseg.inference.scene.cog import BLOCK, CACHE_BYTES, read_every_block, write_cog
 from mmovseg.inference.scene.disk import DiskNeed, disk_need, readable_size, writing
 from mmovseg.inference.scene.layers import Layer
@@ -38,13 +38,14 @@ _PLAN_FILE, _LOCK_FILE, _FINISH_FOLDER = "plan.json", "lock", "finish"
 _TEMPORARY = ".tmp"
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
 _MOST_DIFFERENCES = 3
+_LOCKS: dict[Path, IO[bytes]] = {}  # held by this process: folder of parts -> open lock file
 
 
 class PartStore:
     """The growing output of one scene.
 
     In a group of processes the first one calls `begin`, then any of them `write` different parts, then the first one
-    `finish`; the caller puts barriers between. The first one uses the store as a context manager, or calls `close`.
+    `finish`; the caller puts barriers between. When any of them fails, the first calls `discard_if_empty`.
 
     Args:
         output: the main file, ``*.tif``; the other layers lie beside it.
@@ -84,15 +85,8 @@ class PartStore:
         self.digest = _digest(self._facts)
         self._facts["part_rows"] = [list(rows) for rows in self.part_rows]
         self._inputs = [Path(path) for path in inputs]
-        self._lock: IO[bytes] | None = None
         self.complete = False
         self.notes: list[str] = []
-
-    def __enter__(self) -> PartStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def begin(self, *, restart: bool = False, overwrite: bool = False) -> set[int]:
         """Make ready to write.
@@ -128,7 +122,7 @@ class PartStore:
             self._check_room()
             self._open_folder()
         except UserError:
-            self.close()
+            self.discard_if_empty()
             raise
         return done
 
@@ -193,8 +187,8 @@ class PartStore:
         self.discard()
         return self.files
 
-    def close(self) -> None:
-        """Let go of the parts: they stay for a later run, and their folder goes when no part is done."""
+    def discard_if_empty(self) -> None:
+        """Let go of the parts after a failure: they stay for a later run, and their folder goes when none is done."""
         if any(path.suffix == ".tif" for path in self._own_files()):
             self._release()
         else:
@@ -312,8 +306,7 @@ class PartStore:
 
     def _acquire(self) -> None:
         """Keep other runs out. The system lets go of the lock when the process ends, however it ends."""
-        if self._lock is not None:
-            return
+        self._release()  # this process may try again after an interruption
         with writing(self.output):
             lock = (self.folder / _LOCK_FILE).open("ab")
         try:
@@ -323,12 +316,12 @@ class PartStore:
             raise UserError(f"another run is writing '{self.output}' at this moment") from error
         except OSError:
             pass  # a network disk without locks: then nobody is kept out
-        self._lock = lock
+        _LOCKS[self.folder.resolve()] = lock
 
     def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        lock = _LOCKS.pop(self.folder.resolve(), None)
+        if lock is not None:
+            lock.close()
 
     def _write_part(self, path: Path, index: int, layer: Layer, array: np.ndarray) -> None:
         bands, rows, width = array.shape
