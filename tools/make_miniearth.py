@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Write MiniEarth to disk: GeoTIFF pairs with labels, captions, targets and a manifest.
+"""Write MiniEarth to disk: GeoTIFF pairs with labels, captions, targets and a manifest; or one large scene.
 
     tools/make_miniearth.py --output datasets/miniearth --contact-sheet
     tools/make_miniearth.py --output output/arid --domain unseen_region --split test --num-scenes 50 --size 128
+    tools/make_miniearth.py --output output/scene --scene 5000x5000 --clouds varied --sar-crs EPSG:32633 --sar-gsd 5
 
 The same command gives the same bytes. What is in it: mmovseg/data/miniearth/README.md.
 """
@@ -17,6 +18,7 @@ from typing import Any
 from mmovseg.data.miniearth import DOMAINS, MiniEarthReader, load_miniearth
 from mmovseg.data.miniearth.dataset import SPLITS
 from mmovseg.data.miniearth.export import verify_miniearth_folder, write_miniearth_folder
+from mmovseg.data.miniearth.scenes import write_miniearth_scene
 from mmovseg.data.sample import RawSample
 from mmovseg.data.sar import convert_sar
 from mmovseg.data.vocabulary import get_vocabulary
@@ -51,7 +53,32 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", action="store_true", help="write nothing; compare DIR with the hashes in its manifest"
     )
+    scene = parser.add_argument_group("one large scene (optical.tif, sar.tif, label.tif, cloud_mask.tif)")
+    scene.add_argument("--scene", type=scene_size, metavar="HxW", help="write one scene of that many pixels")
+    scene.add_argument(
+        "--clouds", choices=("none", "thin", "thick", "varied"), default="none", help="over the scene (default: none)"
+    )
+    scene.add_argument("--cloud-cover", type=float, metavar="SHARE", help="0..1 (default: drawn)")
+    scene.add_argument("--sar-crs", metavar="CRS", help="of the SAR raster, for example EPSG:32633 (default: one grid)")
+    scene.add_argument("--sar-gsd", type=float, metavar="M", help="pixel size of the SAR raster, averaged in power")
+    scene.add_argument(
+        "--sar-shift",
+        type=float,
+        nargs=2,
+        default=(0.0, 0.0),
+        metavar=("EAST", "NORTH"),
+        help="metres that the SAR footprint lies off the optical one, so that only a part has both",
+    )
+    scene.add_argument("--workers", type=int, default=1, metavar="N", help="processes that render (default: 1)")
     return parser
+
+
+def scene_size(text: str) -> tuple[int, int]:
+    """Parse ``20000x20000`` (height x width)."""
+    height, cross, width = text.lower().partition("x")
+    if not cross or not height.isdecimal() or not width.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 5000x5000")
+    return int(height), int(width)
 
 
 def draw_contact_sheet(path: Path, samples: Sequence[RawSample], title: str) -> None:
@@ -97,6 +124,29 @@ def sar_view(sample: RawSample) -> Any:
     return sar_to_rgb(convert_sar(sar, unit_in=unit, unit_out="db"))
 
 
+def _write_scene(output: Path, args: argparse.Namespace) -> None:
+    manifest = write_miniearth_scene(
+        output,
+        height=args.scene[0],
+        width=args.scene[1],
+        domain=args.domain,
+        seed=args.seed,
+        clouds="clear" if args.clouds == "none" else args.clouds,
+        cloud_cover=args.cloud_cover,
+        sar_crs=args.sar_crs,
+        sar_gsd_m=args.sar_gsd,
+        sar_shift_m=tuple(args.sar_shift),
+        workers=args.workers,
+        show_progress=True,
+    )
+    for kind, grid in manifest["grids"].items():
+        pixel = abs(grid["transform"][0])
+        print(f"{kind}: {grid['height']}x{grid['width']} pixels of {pixel:g} m, {grid['crs']}")
+    shares = ", ".join(f"{name} {100 * share:.0f}%" for name, share in manifest["class_share"].items())
+    print(f"clouds cover {100 * manifest['cloud_cover']:.0f}%; {shares}")
+    print(f"wrote {output}")
+
+
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
@@ -104,6 +154,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = Path(args.output)
     if args.verify:
         print(f"{verify_miniearth_folder(output)} files in {output} are as the manifest says")
+        return
+    if args.scene is not None:
+        _write_scene(output, args)
         return
     if args.num_scenes is not None and args.num_scenes < 1:
         raise UserError(f"--num-scenes must be at least 1, got {args.num_scenes}")

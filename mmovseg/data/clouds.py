@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 from zipfile import BadZipFile
@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mmovseg.checkpoint.save import atomic_write
-from mmovseg.data.miniearth.noise import fractal_normal, pixel_axis
+from mmovseg.data.miniearth.noise import Double, Float, fractal_normal, pixel_axis
 from mmovseg.errors import UserError
 
 CloudKindName = Literal["clear", "thin", "thick", "varied"]
@@ -29,6 +29,8 @@ _CLOUD_WHITE = 255.0
 _BLUISH = np.array([0.10, 0.05, 0.0], dtype=np.float32)
 _SELF_SHADING = 0.03
 _BRIGHTNESS_SPREAD = 0.03
+# Rows and columns of a large scene on which the threshold of its clouds is set.
+_THRESHOLD_GRID = 1024
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,32 @@ class CloudSynthesizer:
 
     def field(self, height: int, width: int, rng: int | np.random.Generator | None = None) -> CloudField:
         """Draw one cloud for images of (height, width) pixels; `rng` as in `__call__`."""
+        cloud = self._draw(min(height, width), rng)
+        return _clear_sky(height, width) if cloud is None else cloud.field(0, 0, height, width)
+
+    def cover(
+        self, height: int, width: int, rng: int | np.random.Generator | None = None, *, extent_px: int = 1024
+    ) -> CloudCover:
+        """Draw the clouds of a scene that is too large to hold at once; `rng` as in `__call__`.
+
+        Args:
+            height: rows of the scene.
+            width: columns of the scene.
+            rng: as in `__call__`.
+            extent_px: clouds are as large as those of an image of this size, so that a large scene holds many.
+
+        Returns:
+            Any window of the clouds. For a scene of at most `extent_px` pixels a side the whole is what `field` draws.
+        """
+        cloud = self._draw(min(height, width, extent_px), rng)
+        if cloud is not None:
+            # the share of covered pixels is set on every n-th row and column of the scene
+            ys, xs = (pixel_axis(0, size)[:: -(-size // _THRESHOLD_GRID)] for size in (height, width))
+            cloud = replace(cloud, threshold=_quantile(cloud.noise(ys, xs), 1.0 - cloud.coverage))
+        return CloudCover(cloud)
+
+    def _draw(self, short_px: int, rng: int | np.random.Generator | None) -> _Cloud | None:
+        """Draw a cloud whose sizes are fractions of `short_px`, or None for a clear sky."""
         draw = rng if isinstance(rng, np.random.Generator) else np.random.default_rng([self.seed, rng or 0])
         kind = CLOUD_KINDS[self.kind]
         # Everything is drawn in a fixed order and always, so that one option does not change what the others draw.
@@ -211,24 +239,78 @@ class CloudSynthesizer:
         sun_rad, distance, level = draw.uniform(0, 2 * np.pi), draw.uniform(0.08, 0.2), draw.uniform(0.85, 0.97)
         seeds = draw.integers(2**31, size=3)
         if coverage <= 0.0 or (self.prob < 1.0 and draw.random() >= self.prob):
-            zero = np.zeros((height, width), dtype=np.float32)
-            return CloudField(zero, np.full((height, width, 3), _CLOUD_WHITE, dtype=np.float32), zero)
-        short = min(height, width)
-        cell = max(2.0, fraction * short)
-        down, right = (round(distance * short * part) for part in (np.sin(sun_rad), np.cos(sun_rad)))
-        top, left = max(0, down), max(0, right)
-        ys, xs = pixel_axis(-top, height + abs(down)), pixel_axis(-left, width + abs(right))
-        noise = fractal_normal(ys, xs, cell=cell, octaves=4, seed=int(seeds[0]), persistence=0.55)
+            return None
+        down, right = (round(distance * short_px * part) for part in (np.sin(sun_rad), np.cos(sun_rad)))
+        return _Cloud(
+            coverage=coverage,
+            peak=peak,
+            softness=softness,
+            haze_peak=haze_peak,
+            strength=strength if self.shadow else 0.0,
+            level=level,
+            cell=max(2.0, fraction * short_px),
+            down=down,
+            right=right,
+            seeds=(int(seeds[0]), int(seeds[1]), int(seeds[2])),
+        )
+
+
+@dataclass(frozen=True)
+class _Cloud:
+    """What is drawn of a cloud: it can be laid on any window of an endless plane of pixels.
+
+    `down`, `right`: displacement of the shadow in pixels. `cell`: size of the largest features in pixels. `threshold`:
+    the value of the noise at the edge of the cloud; None takes the one that covers the wanted share of the window.
+    """
+
+    coverage: float
+    peak: float
+    softness: float
+    haze_peak: float
+    strength: float
+    level: float
+    cell: float
+    down: int
+    right: int
+    seeds: tuple[int, int, int]
+    threshold: float | None = None
+
+    def noise(self, ys: Double, xs: Double) -> Float:
+        return fractal_normal(ys, xs, cell=self.cell, octaves=4, seed=self.seeds[0], persistence=0.55)
+
+    def field(self, row: int, col: int, height: int, width: int) -> CloudField:
+        """Return the window whose first pixel is (row, col)."""
+        top, left = max(0, self.down), max(0, self.right)
+        noise = self.noise(
+            pixel_axis(row - top, height + abs(self.down)), pixel_axis(col - left, width + abs(self.right))
+        )
         here = (slice(top, top + height), slice(left, left + width))
         # The cloud that shades (y, x) stands at (y - down, x - right), towards the sun.
-        sunward = (slice(top - down, top - down + height), slice(left - right, left - right + width))
-        threshold = _quantile(noise[here], 1.0 - coverage)
-        cloud = _opacity(noise, threshold, peak, softness)
-        alpha = np.maximum(cloud[here], _veil(height, width, haze_peak, cell, int(seeds[1])))
-        shadow = np.float32(strength if self.shadow else 0.0) * cloud[sunward]
+        first_y, first_x = top - self.down, left - self.right
+        sunward = (slice(first_y, first_y + height), slice(first_x, first_x + width))
+        threshold = _quantile(noise[here], 1.0 - self.coverage) if self.threshold is None else self.threshold
+        cloud = _opacity(noise, threshold, self.peak, self.softness)
+        ys, xs = pixel_axis(row, height), pixel_axis(col, width)
+        alpha = np.maximum(cloud[here], _veil(ys, xs, self.haze_peak, self.cell, self.seeds[1]))
+        shadow = np.float32(self.strength) * cloud[sunward]
         shading = np.clip(noise[here] - noise[sunward], -2.0, 2.0) * np.float32(_SELF_SHADING)
-        color = _color(alpha, level, shading, cell, int(seeds[2]))
-        return CloudField(alpha, color, shadow)
+        return CloudField(alpha, _color(ys, xs, alpha, self.level, shading, self.cell, self.seeds[2]), shadow)
+
+
+@dataclass(frozen=True)
+class CloudCover:
+    """The clouds of a large scene, window by window and without a seam; made by `CloudSynthesizer.cover`."""
+
+    cloud: _Cloud | None
+
+    def field(self, row: int, col: int, height: int, width: int) -> CloudField:
+        """Return the clouds of a window; it equals the same crop of any larger window bit by bit."""
+        return _clear_sky(height, width) if self.cloud is None else self.cloud.field(row, col, height, width)
+
+
+def _clear_sky(height: int, width: int) -> CloudField:
+    zero = np.zeros((height, width), dtype=np.float32)
+    return CloudField(zero, np.full((height, width, 3), _CLOUD_WHITE, dtype=np.float32), zero)
 
 
 def _span(value: float | Sequence[float], name: str) -> tuple[float, float]:
@@ -254,19 +336,14 @@ def _opacity(noise: np.ndarray, threshold: float, peak: float, softness: float) 
     return ramp * ramp * (3.0 - 2.0 * ramp) * np.float32(peak)
 
 
-def _veil(height: int, width: int, haze_peak: float, cell: float, seed: int) -> np.ndarray:
-    noise = fractal_normal(
-        pixel_axis(0, height), pixel_axis(0, width), cell=1.5 * cell, octaves=2, seed=seed, persistence=0.5
-    )
+def _veil(ys: Double, xs: Double, haze_peak: float, cell: float, seed: int) -> Float:
+    noise = fractal_normal(ys, xs, cell=1.5 * cell, octaves=2, seed=seed, persistence=0.5)
     return np.clip(noise * np.float32(0.5) + np.float32(0.1), 0.0, 1.0) * np.float32(haze_peak)
 
 
-def _color(alpha: np.ndarray, level: float, shading: np.ndarray, cell: float, seed: int) -> np.ndarray:
+def _color(ys: Double, xs: Double, alpha: Float, level: float, shading: Float, cell: float, seed: int) -> Float:
     """Return (H, W, 3): nearly white, brighter towards the sun, bluish where thin."""
-    height, width = alpha.shape
-    noise = fractal_normal(
-        pixel_axis(0, height), pixel_axis(0, width), cell=0.5 * cell, octaves=3, seed=seed, persistence=0.6
-    )
+    noise = fractal_normal(ys, xs, cell=0.5 * cell, octaves=3, seed=seed, persistence=0.6)
     brightness = np.clip(np.float32(level) + noise * np.float32(_BRIGHTNESS_SPREAD) + shading, 0.0, 1.0)
     tint = 1.0 - (1.0 - alpha)[:, :, None] * _BLUISH
     return brightness[:, :, None] * tint * np.float32(_CLOUD_WHITE)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.io import DatasetWriter
 from rasterio.transform import Affine
 from tqdm import tqdm
 
@@ -70,7 +71,7 @@ def write_miniearth_folder(
         UserError: `output` holds something already or cannot be made, or the arguments do not fit (`load_miniearth`).
     """
     output = Path(output)
-    _check_free(output)
+    check_free(output)
     dicts = {
         split: load_miniearth(split, num_scenes=num_scenes, size=size, domain=domain, seed=seed)
         for split in dict.fromkeys(splits)
@@ -81,7 +82,7 @@ def write_miniearth_folder(
         with tqdm(total=sum(map(len, dicts.values())), unit="scene", disable=not show_progress) as bar:
             parts = {split: _write_split(partial / split, scenes, bar) for split, scenes in dicts.items()}
         manifest = _manifest(partial, parts, size, domain, seed)
-        _write_json(partial / "manifest.json", manifest)
+        write_json(partial / "manifest.json", manifest)
         os.replace(partial, output)
     except OSError as error:
         raise UserError(f"cannot write MiniEarth to '{output}': {error.strerror or error}") from error
@@ -90,7 +91,8 @@ def write_miniearth_folder(
     return manifest
 
 
-def _check_free(output: Path) -> None:
+def check_free(output: Path) -> None:
+    """Raise `UserError` when `output` is a file, or a folder with something in it."""
     if output.exists() and not output.is_dir():
         raise UserError(f"output '{output}' is a file; name a folder")
     if output.is_dir() and any(output.iterdir()):
@@ -126,7 +128,7 @@ def _write_split(folder: Path, scenes: Sequence[DatasetDict], bar: tqdm) -> dict
     lines = (json.dumps(line, ensure_ascii=False) for line in captions)
     (folder / "captions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     categories = [{"id": number + 1, "name": name} for number, name in enumerate(TARGET_CATEGORIES)]
-    _write_json(folder / "targets.json", {"images": images, "annotations": annotations, "categories": categories})
+    write_json(folder / "targets.json", {"images": images, "annotations": annotations, "categories": categories})
     return {
         "num_scenes": len(scenes),
         "class_share": {name: round(float(n / pixels.sum()), 6) for name, n in zip(CLASS_NAMES, pixels, strict=True)},
@@ -162,15 +164,25 @@ def write_scene(scene: Scene, optical: Path, sar: Path, label: Path) -> None:
     channels = scene.domain.sar_channels
     with rasterio.open(sar, "w", count=len(channels), dtype="float32", predictor=3, **common) as raster:
         raster.write(_bands_first(scene.sar))
-        raster.descriptions = channels
-        raster.units = (scene.domain.sar_unit,) * len(channels)
-        raster.update_tags(unit=scene.domain.sar_unit, looks=scene.domain.looks, radar_band=scene.domain.band)
+        describe_sar(raster, scene.domain)
     with rasterio.open(label, "w", count=1, dtype="uint8", nodata=IGNORE_LABEL, **common) as raster:
         raster.write(scene.label, 1)
-        colors = get_vocabulary("miniearth", "clean").colors
-        raster.write_colormap(1, {index: (*color, 255) for index, color in enumerate(colors)})
-        raster.colorinterp = (ColorInterp.palette,)
-        raster.update_tags(**{f"class_{index}": name for index, name in enumerate(CLASS_NAMES)})
+        describe_label(raster)
+
+
+def describe_sar(raster: DatasetWriter, domain: Domain, *, looks: float | None = None) -> None:
+    """Write band names, unit, looks and radar band into a SAR raster; `looks` None takes those of the domain."""
+    raster.descriptions = domain.sar_channels
+    raster.units = (domain.sar_unit,) * len(domain.sar_channels)
+    raster.update_tags(unit=domain.sar_unit, looks=domain.looks if looks is None else looks, radar_band=domain.band)
+
+
+def describe_label(raster: DatasetWriter) -> None:
+    """Write class names and colours into a label raster."""
+    colors = get_vocabulary("miniearth", "clean").colors
+    raster.write_colormap(1, {index: (*color, 255) for index, color in enumerate(colors)})
+    raster.colorinterp = (ColorInterp.palette,)
+    raster.update_tags(**{f"class_{index}": name for index, name in enumerate(CLASS_NAMES)})
 
 
 def _bands_first(array: NDArray[Any]) -> NDArray[Any]:
@@ -195,19 +207,23 @@ def _manifest(
         "sar_channels": list(seen.sar_channels),
         "sar_unit": seen.sar_unit,
         "splits": parts,
-        "files": {path.relative_to(root).as_posix(): _sha256(path) for path in _files(root)},
+        "files": file_hashes(root),
     }
 
 
-def _files(root: Path) -> Iterable[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file())
+def file_hashes(root: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by relative path."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): _sha256(path) for path in paths}
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write indented JSON."""
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
