@@ -37,6 +37,7 @@ def resize_positions_dino_v1(table: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _scale(old: int, new: int) -> float:
+    old, new = int(old), int(new)  # a tracer hands in tensors
     return RELEASED_SCALE if math.floor(old * RELEASED_SCALE) == new else (new + 0.1) / old
 
 
