@@ -52,7 +52,7 @@ from mmovseg.data.sar import SarUnit, convert_sar
 from mmovseg.errors import UserError
 
 BLOCK_PX = 512
-_CACHE_MB = 64
+_CACHE_BYTES = 64 * 2**20  # the environment of rasterio takes bytes
 _BLOCKS_AHEAD = 16
 _KINDS = ("optical", "label", "cloud_mask", "sar")
 
@@ -148,7 +148,7 @@ def write_miniearth_scene(
     partial = output.parent / f".{output.name}.partial-{os.getpid()}"
     try:
         partial.mkdir(parents=True)
-        with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
+        with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES):
             counts = _stream(partial, windows, look, workers, show_progress, raw_sar=warped is not None)
             if warped is not None:
                 _warp_sar(partial, warped, seen)
