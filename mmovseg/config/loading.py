@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+import traceback
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -90,6 +91,12 @@ def load_config(path: str | Path) -> DictConfig:
         raise UserError(f"config file '{file}' is not valid Python: {error.__cause__ or error}") from error
     except OmegaConfBaseException as error:
         raise _as_user_error(error, str(file)) from error
+    except UserError:
+        raise
+    except Exception as error:  # a .py config is a program, which can fail in any way
+        place = "".join(f" (line {frame.lineno})" for frame in traceback.extract_tb(error.__traceback__)[-1:])
+        reason = f"{type(error).__name__}: {error}{place}"
+        raise UserError(f"config file '{file}' cannot be read: {reason}") from error
     if "train" in config:
         train = config["train"]
         if OmegaConf.get_type(train) is not TrainCfg:
