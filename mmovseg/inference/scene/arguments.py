@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,8 @@ MAP_SUFFIXES = (".tif", ".tiff")
 POLYGON_SUFFIXES = (".gpkg", ".geojson")
 LONGEST_NAME = 200
 LARGEST_TEXT_BYTES = 10_000_000
-_REMOTE = ("://", "/vsi")
+_GDAL_NAME = re.compile(r"/vsi|\w{2,}:", re.ASCII)
+"""What GDAL reads by itself: virtual paths, addresses (``https://``), and parts of files (``NETCDF:"a.nc":vv``)."""
 
 _DESCRIPTION = """
 Name what you look for; get a map of a whole scene. The optical and the SAR raster may differ in grid, coordinates,
@@ -163,7 +165,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace an output that exists")
     group.add_argument("--restart", action="store_true", help="throw away the parts of a stopped run")
     group.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    group.add_argument("--no-progress", action="store_true", help="print no progress bar")
+    group.add_argument("--quiet", action="store_true", help="print nothing but mistakes")
 
 
 def scene_inputs(args: argparse.Namespace) -> SceneInputs:
@@ -218,7 +220,7 @@ def scene_options(args: argparse.Namespace) -> SceneOptions:
         overwrite=args.overwrite,
         restart=args.restart,
         dry_run=args.dry_run,
-        show_progress=not args.no_progress,
+        show_progress=not args.quiet,
     )
 
 
@@ -286,18 +288,23 @@ def _check_names(names: list[str], source: str) -> None:
 
 
 def require_file(path: str, option: str, *, folders: bool = False) -> None:
-    """Refuse what would block or is no file; addresses that GDAL reads by itself (``/vsi...``, ``https://``) pass.
+    """Refuse what would block or is no file; names that only GDAL understands pass.
 
     Raises:
         UserError: nothing is there, or a folder, pipe, socket or device.
     """
-    if any(mark in path for mark in _REMOTE):
+    if not path:
+        raise UserError(f"{option}: there is no file name")
+    if _GDAL_NAME.match(path):
         return
+    shown = path if len(path) <= 300 else f"{path[:300]}..."
     try:
         mode = Path(path).stat().st_mode
+    except FileNotFoundError as error:
+        raise UserError(f"{option}: '{shown}' does not exist") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{option}: '{path}' does not exist or cannot be reached ({reason})") from error
+        raise UserError(f"{option}: '{shown}' cannot be reached ({reason})") from error
     if stat.S_ISDIR(mode):
         if not folders:
             raise UserError(f"{option}: '{path}' is a folder, not a file")
@@ -360,10 +367,11 @@ def _check_output(path: str, option: str, suffixes: tuple[str, ...], others: dic
             if name is not None and Path(name).resolve() == file:
                 raise UserError(f"{option} '{path}' is the file of {other} and would be overwritten")
         _check_output_folder(file.parent, option)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{option} '{path}' cannot be written ({error})") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{option} '{path[:300]}' cannot be written ({reason})") from error
 
 
 def _check_output_folder(folder: Path, option: str) -> None:
