@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from detectron2.utils import comm
 from tqdm import tqdm
 
 import mmovseg
@@ -26,7 +25,7 @@ from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.parts import PartStore
 from mmovseg.inference.scene.plan import ScenePlan, describe, make_plan
 from mmovseg.inference.scene.polygons import check_polygon_path, write_polygons
-from mmovseg.inference.scene.processes import on_main, together
+from mmovseg.inference.scene.processes import is_main, on_main, rank, together, world_size
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
 from mmovseg.inference.scene.report import class_report
 from mmovseg.inference.scene.stream import SceneStream, Timings
@@ -53,7 +52,7 @@ class _Scene:
 
     @property
     def speaks(self) -> bool:
-        return self.options.show_progress and comm.is_main_process()
+        return self.options.show_progress and is_main()
 
     def say(self, text: str) -> None:
         """Print to the user, once however many processes there are."""
@@ -111,7 +110,7 @@ def predict_scene(
             files = on_main(lambda: _finish(scene, predictor))
             scene.stream.timings.finish = time.perf_counter() - start
         finally:
-            if comm.is_main_process():
+            if is_main():
                 scene.store.close()
         return on_main(lambda: _report(scene, files, time.perf_counter() - started))
 
@@ -199,7 +198,7 @@ def _estimate(scene: _Scene, *, finished: set[int]) -> dict[str, float]:
         if any(answer is not None for answer in answers):
             break
     left = 1.0 - len(finished) / len(tiling.parts)
-    windows = sum(len(batch) for batch in batches) * rows * left / comm.get_world_size()
+    windows = sum(len(batch) for batch in batches) * rows * left / world_size()
     layer_bytes = sum(layer.raw_bytes(1) for layer in stream.layers)
     kept = plan.band_bytes(layer_bytes) / 2**20
     return {
@@ -214,7 +213,7 @@ def _memory_mib(device: Any) -> float:
 
 def _describe(scene: _Scene, estimate: Mapping[str, float]) -> str:
     device = scene.stream.model.device
-    processes = comm.get_world_size()
+    processes = world_size()
     where = machine_name(device) if processes == 1 else f"{processes} processes, {machine_name(device)}"
     text = describe(
         scene.plan,
@@ -249,7 +248,7 @@ def _map(scene: _Scene, estimate: dict[str, float]) -> None:
         scene.say(f"going on: {len(finished)} of {len(parts)} parts are there")
     scene.say(_describe(scene, estimate))
     missing = [index for index in range(len(parts)) if index not in finished]
-    mine = share(missing, rank=comm.get_rank(), world_size=comm.get_world_size())
+    mine = share(missing, rank=rank(), world_size=world_size())
     together(lambda: _map_parts(scene, mine))
 
 
@@ -309,7 +308,7 @@ def _report(scene: _Scene, files: Sequence[Path], total: float) -> dict[str, Any
         "facts": scene.stream.pair.facts,
         "files": [str(path) for path in files],
         "seconds": {"total": round(total, 3), **{key: round(value, 3) for key, value in asdict(timings).items()}},
-        "processes": comm.get_world_size(),
+        "processes": world_size(),
     }
     target = scene.output.with_suffix(".json")
     write_text(target, json.dumps(report, indent=1, allow_nan=False) + "\n")
