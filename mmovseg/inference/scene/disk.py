@@ -64,6 +64,38 @@ def _while_writing(sizes: Sequence[int]) -> int:
     return int(total + total * (1 + _OVERVIEWS) + max(sizes) * _OVERVIEWS)
 
 
+def check_target(path: Path, inputs: Sequence[str | Path] = ()) -> None:
+    """Refuse a file that could not be written, before anything is computed.
+
+    Args:
+        path: of the file.
+        inputs: files that may not be written over.
+
+    Raises:
+        UserError: a folder or an input has that name, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder, so nothing can be written there; give a file name")
+    for source in inputs:
+        if _same_file(path, Path(source)):
+            raise UserError(f"'{path}' is an input and would be written over; give another name")
+    with writing(path):
+        parent = path.parent
+        while not os.path.lexists(parent):
+            parent = parent.parent
+        if not parent.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except OSError:
+        return False
+
+
 @contextmanager
 def writing(path: Path, *, keeps: str = "") -> Iterator[None]:
     """Turn a failed write into a `UserError` that names the file and the reason.

@@ -28,7 +28,7 @@ from rasterio.windows import transform as window_transform
 from mmovseg.errors import UserError
 from mmovseg.inference.grid import Grid
 from mmovseg.inference.scene.cog import BLOCK, CACHE_BYTES, read_every_block, write_cog
-from mmovseg.inference.scene.disk import DiskNeed, disk_need, readable_size, writing
+from mmovseg.inference.scene.disk import DiskNeed, check_target, disk_need, readable_size, writing
 from mmovseg.inference.scene.layers import Layer
 
 PLAN_TAG = "MMOVSEG_PLAN"
@@ -359,27 +359,8 @@ def check_output(output: str | Path, layers: Sequence[Layer], *, inputs: Sequenc
     output = Path(output)
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise UserError(f"the map is a GeoTIFF, so --output must end in .tif, but it is '{output}'")
-    for path in (layer.path_of(output) for layer in layers):
-        if path.is_dir():
-            raise UserError(f"'{path}' is a folder, so no map can be written there; give a file name")
-        for source in inputs:
-            if _same_file(path, Path(source)):
-                raise UserError(f"'{path}' is an input of the scene and would be written over; give another --output")
-    with writing(output):
-        parent = output.parent
-        while not os.path.lexists(parent):
-            parent = parent.parent
-        if not parent.is_dir():
-            raise NotADirectoryError(20, os.strerror(20))
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise PermissionError(13, os.strerror(13))
-
-
-def _same_file(first: Path, second: Path) -> bool:
-    try:
-        return os.path.samefile(first, second)
-    except OSError:
-        return False
+    for layer in layers:
+        check_target(layer.path_of(output), inputs)
 
 
 def _put(temporary: Path, path: Path) -> None:
