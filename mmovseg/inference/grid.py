@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.transform import Affine
@@ -20,6 +21,9 @@ from mmovseg.errors import UserError
 
 GRID_TOLERANCE_PX = 0.01
 """Two grids whose corners are no farther apart count as one."""
+
+TRANSFORM_ERRORS = (CPLE_BaseError, RasterioError, CRSError)
+"""What the conversion of points raises; the first is not among the public errors of rasterio."""
 
 _WGS84 = CRS.from_epsg(4326)
 _WGS84_MAJOR_M, _WGS84_ECCENTRICITY2 = 6_378_137.0, 6.69437999014e-3
@@ -68,7 +72,7 @@ class Grid:
         x, y = zip(*(map_point(self.transform, *point) for point in centre), strict=True)
         try:
             longitude, latitude = (np.deg2rad(v) for v in transform_points(self.crs, _WGS84, x, y)[:2])
-        except (RasterioError, CRSError):
+        except TRANSFORM_ERRORS:
             return None
         denominator = 1.0 - _WGS84_ECCENTRICITY2 * math.sin(latitude[0]) ** 2
         meridian = _WGS84_MAJOR_M * (1.0 - _WGS84_ECCENTRICITY2) / denominator**1.5
@@ -88,7 +92,7 @@ class Grid:
         x, y = map_point(self.transform, columns, rows)
         try:
             longitude, latitude = transform_points(self.crs, _WGS84, x, y)[:2]
-        except (RasterioError, CRSError):
+        except TRANSFORM_ERRORS:
             return None
         values = np.array([min(longitude), min(latitude), max(longitude), max(latitude)])
         return tuple(values.tolist()) if np.isfinite(values).all() else None
