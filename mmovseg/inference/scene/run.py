@@ -93,7 +93,7 @@ def predict_scene(
     started = time.perf_counter()
     options = options or SceneOptions()
     output = _check_output(output, options)
-    vocabulary = _check_prompts(predictor, prompts)
+    vocabulary = check_prompts(predictor, prompts)
     with ScenePair(
         inputs, contract=_contract(predictor), modality=options.modality, override_contract=options.override_contract
     ) as pair:
@@ -124,7 +124,12 @@ def _check_output(output: str | Path, options: SceneOptions) -> Path:
     return path
 
 
-def _check_prompts(predictor: Predictor, prompts: str | Sequence[str] | Vocabulary) -> Vocabulary:
+def check_prompts(predictor: Predictor, prompts: str | Sequence[str] | Vocabulary) -> Vocabulary:
+    """Return the classes to map.
+
+    Raises:
+        UserError: there are none, or fewer than two.
+    """
     vocabulary = predictor.ask_for(prompts)
     if len(vocabulary) < 2:
         raise UserError(
