@@ -16,13 +16,24 @@ class Taps:
     """Along one axis, the two pixels that a position lies between.
 
     first: index of the pixel whose middle lies at or before the position; the second is the one after it.
-    weight: float32 of the second. nearest: 0 or 1, which of them the position lies in. inside: of the raster.
+    weight: float32 of the second. inside: of the raster.
     """
 
     first: np.ndarray
     weight: np.ndarray
-    nearest: np.ndarray
     inside: np.ndarray
+
+    @property
+    def nearest(self) -> np.ndarray:
+        """0 or 1: in which of the two pixels the position lies."""
+        return np.asarray(self.weight >= 0.5).astype(np.intp)
+
+    def after(self, start: int, inside: np.ndarray) -> Taps:
+        """Return taps counted from pixel `start`, pixel 0 where not `inside`."""
+        first = self.first - start
+        if not inside.all():
+            first[~inside] = 0
+        return Taps(first, self.weight, inside)
 
 
 def find_taps(position: np.ndarray, size: int) -> Taps:
@@ -36,17 +47,22 @@ def find_taps(position: np.ndarray, size: int) -> Taps:
         Arrays of the same shape. Positions in the outer half of an edge pixel have its value; those outside point at
         pixel 0 with `inside` False.
     """
-    inside = (position >= 0.0) & (position < size)
-    centred = np.where(inside, np.clip(position - 0.5, 0.0, size - 1.0), 0.0)
+    inside = position >= 0.0
+    inside &= position < size
+    centred = position - 0.5
+    np.clip(centred, 0.0, size - 1.0, out=centred)
+    if not inside.all():
+        centred[~inside] = 0.0
     below = np.floor(centred)
-    weight = centred - below
-    return Taps(below.astype(np.intp), weight.astype(np.float32), (weight >= 0.5).astype(np.intp), inside)
+    centred -= below
+    weight = centred.astype(np.float32)
+    return Taps(below.astype(np.intp), weight, inside)
 
 
-def span(taps: Taps) -> tuple[int, int] | None:
-    """Return the first pixel that is needed and the one after the last, the second taps included; None if none."""
-    used = taps.first[taps.inside]
-    return (int(used.min()), int(used.max()) + 2) if used.size else None
+def span(taps: Taps, inside: np.ndarray) -> tuple[int, int]:
+    """Return the first pixel needed and the one after the last, second taps included; some are `inside`."""
+    used = taps.first if inside.all() else taps.first[inside]
+    return int(used.min()), int(used.max()) + 2
 
 
 def sample_axes(
@@ -71,6 +87,9 @@ def sample_axes(
     """
     ny, nx = per_pixel
     values = _along_rows(_along_columns(planes, columns, nearest, nx), rows, nearest, ny)
+    if holes is None and columns.inside.all() and rows.inside.all():
+        values /= np.float32(nx * ny)
+        return values, np.ones(values.shape[1:], dtype=bool)
     seen = _sum_groups(columns.inside.astype(np.float32), nx) * _sum_groups(rows.inside.astype(np.float32), ny)[:, None]
     if holes is None:
         return _mean(values, seen, seen >= 0.5 * nx * ny)
@@ -87,7 +106,7 @@ def _along_columns(planes: np.ndarray, taps: Taps, nearest: bool, count: int) ->
         sampled = np.take(planes, taps.first + taps.nearest, axis=2)
     else:
         sampled = np.take(planes, taps.first, axis=2)
-        sampled += taps.weight * (np.take(planes, taps.first + 1, axis=2) - sampled)
+        _lerp(sampled, np.take(planes, taps.first + 1, axis=2), taps.weight, out=sampled)
     if not taps.inside.all():
         sampled *= taps.inside.astype(np.float32)
     return _sum_groups(sampled, count)
@@ -98,7 +117,7 @@ def _along_rows(planes: np.ndarray, taps: Taps, nearest: bool, count: int) -> np
         sampled = np.take(planes, taps.first + taps.nearest, axis=1)
     else:
         sampled = np.take(planes, taps.first, axis=1)
-        sampled += taps.weight[:, None] * (np.take(planes, taps.first + 1, axis=1) - sampled)
+        _lerp(sampled, np.take(planes, taps.first + 1, axis=1), taps.weight[:, None], out=sampled)
     if not taps.inside.all():
         sampled *= taps.inside.astype(np.float32)[:, None]
     if count == 1:
@@ -118,46 +137,65 @@ def sample_points(
     nearest: bool,
     per_pixel: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sample at any positions; as `sample_axes`, with taps (h * ny, w * nx)."""
+    """Sample at any positions; as `sample_axes`, with taps (h * ny, w * nx) that are inside at the same places."""
     ny, nx = per_pixel
-    inside = columns.inside & rows.inside
+    inside = columns.inside
+    all_inside = bool(inside.all())
     width = planes.shape[2]
     index = rows.first * width
     index += columns.first
-    if not inside.all():
-        index[~inside] = 0
-    offset = columns.nearest + rows.nearest * width
     if nearest:
-        index += np.where(inside, offset, 0)
-    values = np.stack([_pick(plane, index, columns, rows, nearest) for plane in planes])
-    if not inside.all():
+        index += _offset(columns, rows, width)
+    values = np.empty((len(planes), *index.shape), dtype=np.float32)
+    for plane, picked in zip(planes, values, strict=True):
+        _pick(plane, index, columns, rows, nearest, picked)
+    if not all_inside:
         values *= inside
     values = _sum_blocks(values, per_pixel)
+    if holes is None and all_inside:
+        values /= np.float32(nx * ny)
+        return values, np.ones(values.shape[1:], dtype=bool)
     seen = _sum_blocks(inside.astype(np.float32)[None], per_pixel)[0]
     if holes is None:
         return _mean(values, seen, seen >= 0.5 * nx * ny)
-    lost = _pick(holes, index, columns, rows, nearest) * inside
+    lost = np.empty(index.shape, dtype=np.float32)
+    _pick(holes, index, columns, rows, nearest, lost)
+    lost *= inside
     left = seen - _sum_blocks(lost[None], per_pixel)[0]
     if nx * ny > 1:
         return _mean(values, left, left >= 0.5 * nx * ny)
     if not nearest:
-        index = index + np.where(inside, offset, 0)
+        index += _offset(columns, rows, width)
     return _mean(values, left, inside & (holes.ravel().take(index) == 0))
 
 
-def _pick(plane: np.ndarray, index: np.ndarray, columns: Taps, rows: Taps, nearest: bool) -> np.ndarray:
+def _offset(columns: Taps, rows: Taps, width: int) -> np.ndarray:
+    """Return how far beyond the first tap the pixel is that a position lies in."""
+    offset = columns.nearest + rows.nearest * width
+    offset[~columns.inside] = 0
+    return offset
+
+
+def _pick(plane: np.ndarray, index: np.ndarray, columns: Taps, rows: Taps, nearest: bool, picked: np.ndarray) -> None:
+    """Write interpolated values into `picked`."""
     flat, width = plane.ravel(), plane.shape[1]
-    first = flat.take(index)
+    # The indices are in range; the mode only spares `take` a copy of its output.
     if nearest:
-        return first
-    first += columns.weight * (flat[1:].take(index) - first)
+        flat.take(index, out=picked, mode="clip")
+        return
+    upper = flat.take(index)
+    _lerp(upper, flat[1:].take(index), columns.weight, out=upper)
     below = flat[width:]
-    second = below.take(index)
-    second += columns.weight * (below[1:].take(index) - second)
+    lower = below.take(index)
+    _lerp(lower, below[1:].take(index), columns.weight, out=lower)
+    _lerp(upper, lower, rows.weight, out=picked)
+
+
+def _lerp(first: np.ndarray, second: np.ndarray, weight: np.ndarray, *, out: np.ndarray) -> None:
+    """Write ``first + weight * (second - first)``, which is `first` exactly at weight 0; `second` is used up."""
     second -= first
-    second *= rows.weight
-    second += first
-    return second
+    second *= weight
+    np.add(first, second, out=out)
 
 
 def _sum_groups(array: np.ndarray, count: int) -> np.ndarray:

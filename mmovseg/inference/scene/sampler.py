@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from mmovseg.errors import UserError
-from mmovseg.inference.scene.resample import Taps, find_taps, sample_axes, sample_points, span
+from mmovseg.inference.scene.resample import find_taps, sample_axes, sample_points, span
 from mmovseg.inference.scene.sources import Source
 from mmovseg.inference.scene.warp import PixelMap
 
@@ -155,16 +155,14 @@ class Sampler:
         raster = self.source.raster.source
         sx, sy = self.map.axes(x, y) if self.map.is_separable else self.map.points(x, y)
         across, down = find_taps(sx, raster.width), find_taps(sy, raster.height)
+        inside_x, inside_y = across.inside, down.inside
         if not self.map.is_separable:
-            both = across.inside & down.inside
-            across = Taps(across.first, across.weight, across.nearest, both)
-            down = Taps(down.first, down.weight, down.nearest, both)
-        span_x, span_y = span(across), span(down)
-        if span_x is None or span_y is None:
+            inside_x = inside_y = inside_x & inside_y
+        if not (inside_x.any() and inside_y.any()):
             return None
+        span_x, span_y = span(across, inside_x), span(down, inside_y)
         planes, holes = self._window(span_y, span_x, averaged=per_pixel != (1, 1))
-        across = Taps(_relative(across, span_x[0]), across.weight, across.nearest, across.inside)
-        down = Taps(_relative(down, span_y[0]), down.weight, down.nearest, down.inside)
+        across, down = across.after(span_x[0], inside_x), down.after(span_y[0], inside_y)
         sample = sample_axes if self.map.is_separable else sample_points
         nearest = self.any_counts or self.resampling == "nearest"
         return sample(planes, holes, across, down, nearest=nearest, per_pixel=per_pixel)
@@ -181,7 +179,3 @@ class Sampler:
             return planes, holes
         beyond = ((0, height - inner_height), (0, width - inner_width))
         return np.pad(planes, ((0, 0), *beyond)), None if holes is None else np.pad(holes, beyond)
-
-
-def _relative(taps: Taps, start: int) -> np.ndarray:
-    return np.where(taps.inside, taps.first - start, 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -169,12 +170,16 @@ class _Nodes:
         cell_x, cell_y = np.floor(columns), np.floor(rows)
         fraction_x, fraction_y = columns - cell_x, (rows - cell_y)[:, None]
         i, j = cell_y.astype(np.intp) - top, cell_x.astype(np.intp) - left
-        answer = []
-        for nodes_of_axis in nodes:
+        # Rows between the same nodes follow each other.
+        starts = [0, *(np.flatnonzero(np.diff(i)) + 1).tolist(), len(i)]
+        answer = np.empty((2, len(y), len(x)))
+        for nodes_of_axis, positions in zip(nodes, answer, strict=True):
             first = nodes_of_axis[:, j]
             across = first + fraction_x * (nodes_of_axis[:, j + 1] - first)
-            upper = across[i]
-            answer.append(upper + fraction_y * (across[i + 1] - upper))
+            for start, stop in pairwise(starts):
+                upper = across[i[start]]
+                np.multiply(fraction_y[start:stop], across[i[start] + 1] - upper, out=positions[start:stop])
+                positions[start:stop] += upper
         return answer[0], answer[1]
 
     def _collect(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
