@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +65,8 @@ class Raster:
             return  # missing, or an address that only GDAL understands
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise UserError(f"{self.role} raster '{self.path}' is a pipe or a device, not a file")
+        if stat.S_ISREG(mode) and os.access(self.path, os.R_OK) and _is_bigtiff_without_directory(self.path):
+            raise UserError(f"{self.role} raster '{self.path}' {self._reason()}")
 
     def _reason(self) -> str:
         if "://" in self.path or self.path.startswith("/vsi"):
@@ -155,6 +158,14 @@ class Raster:
         if np.issubdtype(values.dtype, np.inexact):
             mask = mask & np.isfinite(values).all(axis=0)
         return values.transpose(1, 2, 0), mask
+
+
+def _is_bigtiff_without_directory(path: str) -> bool:
+    """Whether a BigTIFF says that its directory lies beyond its end: libtiff then writes to the terminal by itself."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    order = {b"II+\0": "<", b"MM\0+": ">"}.get(head[:4])
+    return order is not None and len(head) == 16 and struct.unpack(f"{order}Q", head[8:])[0] >= os.path.getsize(path)
 
 
 def png_is_whole(path: str) -> bool:
