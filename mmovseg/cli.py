@@ -17,17 +17,18 @@ from mmovseg.errors import UserError, exit_on_user_error
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: the module whose `main(argv)` does it, what it is for, and the extra that it needs."""
+    """A subcommand: the function that does it with a list of words, what it is for, and the extra that it needs."""
 
     module: str
     summary: str
     extra: str | None = None
+    function: str = "main"
 
 
 COMMANDS = {
     "predict": Command("mmovseg.inference.scene.command", "map a scene, or many, from optical and SAR rasters"),
     "check-pair": Command("mmovseg.inference.check_pair", "say how well two rasters fit together, and by how much not"),
-    "serve": Command("mmovseg.web.serve", "open a page in the browser to try the model", extra="web"),
+    "serve": Command("mmovseg.web.command", "open a page in the browser to try the model", "web", "serve_main"),
     "doctor": Command("mmovseg.doctor", "say what is installed, what is found and what is wrong"),
 }
 
@@ -69,15 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _load(command: Command) -> Callable[..., object]:
-    """Import a subcommand's `main`; what is missing is said with the way to get it."""
+    """Import a subcommand's function; what is missing is said with the way to get it."""
     try:
-        return importlib.import_module(command.module).main
+        function: Callable[..., object] = getattr(importlib.import_module(command.module), command.function)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
         if missing in ("", "mmovseg"):
             raise
         extra = f"mmovseg[{command.extra}]" if command.extra else missing
         raise UserError(f"this command needs the package '{missing}'; run: pip install '{extra}'") from error
+    return function
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "miniearth/mmovseg_xs.py"
 DEFAULT_WEIGHTS = "shipped://mmovseg_xs"
-RESAMPLINGS = ("nearest", "bilinear", "cubic", "average")
+RESAMPLINGS = ("nearest", "bilinear", "average")
 MAP_SUFFIXES = (".tif", ".tiff")
 POLYGON_SUFFIXES = (".gpkg", ".geojson")
 LONGEST_NAME = 200
