@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from mmovseg.inference.grid import Grid
 from mmovseg.inference.scene.layers import Layer
 
-CACHE_BYTES = 128 * 2**20
+CACHE_BYTES = 64 * 2**20
 """GDAL's block cache; rasterio hands the number over unchanged, so it is in bytes."""
 BLOCK = 512
 _MOST_BLOCK_BYTES = 16 * 2**20

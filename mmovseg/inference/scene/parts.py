@@ -14,7 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -45,7 +45,7 @@ class PartStore:
     """The growing output of one scene.
 
     In a group of processes the first one calls `begin`, then any of them `write` different parts, then the first one
-    `finish`; the caller puts barriers between. When any of them fails, the first calls `discard_if_empty`.
+    `finish`; the caller puts barriers between. Whatever happens, the first calls `close`.
 
     Args:
         output: the main file, ``*.tif``; the other layers lie beside it.
@@ -109,7 +109,9 @@ class PartStore:
         theirs = [path for path in self.files if path.exists() and _plan_of(path) != self.digest]
         self.complete = not overwrite and not theirs and all(path.exists() for path in self.files)
         if self.complete:
-            self.discard()
+            if self._earlier() == self._facts:  # killed between renaming and removing
+                self._acquire()
+                self.discard()
             return set(range(len(self.part_rows)))
         if theirs and not overwrite:
             raise UserError(
@@ -122,7 +124,7 @@ class PartStore:
             self._check_room()
             self._open_folder()
         except UserError:
-            self.discard_if_empty()
+            self.close()
             raise
         return done
 
@@ -187,8 +189,18 @@ class PartStore:
         self.discard()
         return self.files
 
-    def discard_if_empty(self) -> None:
-        """Let go of the parts after a failure: they stay for a later run, and their folder goes when none is done."""
+    def close(self) -> None:
+        """Let go of the parts if they are this run's, see `discard_if_empty`; those of another run are left alone."""
+        if self.folder.resolve() in _LOCKS:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the parts: they stay for a later run, and their folder goes when none is done.
+
+        Does nothing where `begin` was not called or has refused, since the parts may be those of another run.
+        """
+        if self.folder.resolve() not in _LOCKS:
+            return
         if any(path.suffix == ".tif" for path in self._own_files()):
             self._release()
         else:
@@ -226,10 +238,7 @@ class PartStore:
         if not self.folder.is_dir():
             raise UserError(f"'{self.folder}' is in the way: the folder of unfinished parts needs that name")
         self._acquire()
-        try:
-            earlier = json.loads((self.folder / _PLAN_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            earlier = None  # killed before the plan was written, so there are no parts either
+        earlier = self._earlier()
         if restart or earlier is None:
             self._clear()
             return False
@@ -243,6 +252,13 @@ class PartStore:
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder / _FINISH_FOLDER, ignore_errors=True)
         return True
+
+    def _earlier(self) -> dict[str, Any] | None:
+        """Return what the parts that are there were made from, None when a run was killed before it had written that."""
+        try:
+            return json.loads((self.folder / _PLAN_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
     def _clear(self) -> None:
         for path in self._own_files():
@@ -299,7 +315,12 @@ class PartStore:
     def _open_folder(self) -> None:
         with writing(self.output):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._acquire()
+            try:
+                self._acquire()
+            except UserError:
+                with suppress(OSError):
+                    self.folder.rmdir()  # only when it is empty
+                raise
             temporary = self.folder / f"{_PLAN_FILE}{_TEMPORARY}"
             temporary.write_text(json.dumps(self._facts, indent=1), encoding="utf-8")
             os.replace(temporary, self.folder / _PLAN_FILE)
