@@ -190,11 +190,6 @@ class PartStore:
         return self.files
 
     def close(self) -> None:
-        """Let go of the parts if they are this run's, see `discard_if_empty`; those of another run are left alone."""
-        if self.folder.resolve() in _LOCKS:
-            self.close()
-
-    def close(self) -> None:
         """Let go of the parts: they stay for a later run, and their folder goes when none is done.
 
         Does nothing where `begin` was not called or has refused, since the parts may be those of another run.
@@ -254,7 +249,7 @@ class PartStore:
         return True
 
     def _earlier(self) -> dict[str, Any] | None:
-        """Return what the parts that are there were made from, None when a run was killed before it had written that."""
+        """Return what the parts were made from, None when a run was killed before it had written that."""
         try:
             return json.loads((self.folder / _PLAN_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
