@@ -227,7 +227,7 @@ def _describe(scene: _Scene, estimate: Mapping[str, float]) -> str:
         seconds=estimate["seconds"],
         device=where,
     )
-    return f"{text}\n{'disk':13}{scene.store.disk_need().sentence()}"
+    return f"{text}\n{'disk':13}{scene.store.disk_need()}"
 
 
 def _map(scene: _Scene, estimate: dict[str, float]) -> None:
