@@ -248,6 +248,7 @@ def _existing_map(folder: Path) -> None:
 
 def _parts_of_another_run(folder: Path) -> None:
     _put(folder / f"{OUTPUT}.parts" / "plan.json", b'{"format": 1, "tile": 8}')
+    _put(folder / f"{OUTPUT}.parts" / "lock", b"")
 
 
 _OUTPUTS: list[tuple[str, str, Mapping[str, Sequence[str]], Maker | None]] = [
