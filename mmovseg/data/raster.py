@@ -7,6 +7,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,7 @@ class Raster:
         if missing:
             raise UserError(f"{self.role} raster '{self.path}' has {self.source.count} bands, no band {missing[0]}")
 
-    @property
+    @cached_property
     def may_have_gaps(self) -> bool:
         """Whether the file declares nodata, a mask or alpha for any band; NaN is a gap without that."""
         return any(flags != [MaskFlags.all_valid] for flags in self.source.mask_flag_enums)

@@ -153,6 +153,19 @@ def grid_difference(first: Grid, second: Grid) -> str:
     return f"{max(shifts):.2f} pixels apart" if max(shifts) > GRID_TOLERANCE_PX else ""
 
 
+def compose(outer: Affine, inner: Affine) -> Affine:
+    """Return the transform that applies `inner`, then `outer`."""
+    x, y = map_point(outer, inner.c, inner.f)
+    return Affine(
+        outer.a * inner.a + outer.b * inner.d,
+        outer.a * inner.b + outer.b * inner.e,
+        x,
+        outer.d * inner.a + outer.e * inner.d,
+        outer.d * inner.b + outer.e * inner.e,
+        y,
+    )
+
+
 def map_point(transform: Affine, x: Any, y: Any) -> tuple[Any, Any]:
     """Map a point, or arrays of them; spelled out because releases of affine disagree on the operator."""
     return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f

@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 from rasterio.warp import transform as transform_points
 
 from mmovseg.errors import UserError
-from mmovseg.inference.grid import GRID_TOLERANCE_PX, TRANSFORM_ERRORS, Grid, map_point
+from mmovseg.inference.grid import GRID_TOLERANCE_PX, TRANSFORM_ERRORS, Grid, compose, map_point
 
 TOLERANCE_PX = 0.01
 _SPACINGS_PX = (64, 32, 16, 8, 4, 2, 1)
@@ -50,7 +50,8 @@ class PixelMap:
         self.kind: MapKind
         if target.crs == source.crs or target.crs is None or source.crs is None:
             turns = _turns_between(target, source)
-            self.affine = ~source.transform * Affine.translation(turns * _TURN_DEG, 0.0) * target.transform
+            moved = compose(Affine.translation(turns * _TURN_DEG, 0.0), target.transform)
+            self.affine = compose(~source.transform, moved)
             self.kind = self._settle()
         else:
             self.kind = "curved"
