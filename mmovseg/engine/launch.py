@@ -32,8 +32,16 @@ def under_torchrun() -> bool:
     )
 
 
-def join_torchrun(device: str) -> None:
-    """Join the process group that the environment describes: nccl on CUDA, gloo on a CPU."""
+def join_torchrun(device: str, *, timeout: datetime.timedelta = _TIMEOUT) -> None:
+    """Join the process group that the environment describes: nccl on CUDA, gloo on a CPU.
+
+    Args:
+        device: of the config, see `choose_device`.
+        timeout: how long a process waits for the others before it gives up.
+
+    Raises:
+        UserError: more processes than CUDA devices.
+    """
     local_rank, local_size = (
         int(os.environ["LOCAL_RANK"]),
         int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])),
@@ -45,7 +53,7 @@ def join_torchrun(device: str) -> None:
         )
     if uses_cuda:
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if uses_cuda else "gloo", timeout=_TIMEOUT)
+    dist.init_process_group("nccl" if uses_cuda else "gloo", timeout=timeout)
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(local_size)
         return

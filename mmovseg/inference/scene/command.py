@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 STOPPED = 130
 """Exit status after Ctrl-C, as shells expect it."""
+_PATIENCE = datetime.timedelta(days=2)  # one process may have the sea and the other the land
 _LIBRARIES = ("rasterio", "fiona", "pyogrio", "rio_cogeo")
 
 
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
 
     several = launch.under_torchrun()
     if several:
-        launch.join_torchrun(args.device)
+        launch.join_torchrun(args.device, timeout=_PATIENCE)
     try:
         with quiet_libraries(), plain_errors():
             predictor = load_predictor(args)

@@ -21,8 +21,10 @@ class SceneOptions:
     """Choices about one map.
 
     tile: side of a window as the model sees it, pixels; None = the size it was trained with, or `plan.DEFAULT_TILE`.
-    overlap: of two neighbours, share of the tile, 0..0.5. margin: network pixels at an inner edge of a window that are
-        not used; None = `plan.DEFAULT_MARGIN` of the tile.
+    overlap: of two neighbours, share of the tile, 0..0.5.
+    margin: network pixels at an inner edge of a window that are not used. 0: a transformer sees its whole window from
+        every place, so its answers get no worse towards the edge in a way that a margin would mend. A convolutional
+        model whose view is no wider than the margin gives the same map however it is cut.
     batch: windows predicted together; None = about `plan.BATCH_PIXELS`.
     gsd: metres per pixel that the model is to see; None = the nearest that its input contract names.
     anchor: of the lattice of windows, see `mmovseg.inference.scene.tiling.lattice_phase`.
@@ -38,7 +40,7 @@ class SceneOptions:
 
     tile: int | None = None
     overlap: float = 0.25
-    margin: int | None = None
+    margin: int = 0
     batch: int | None = None
     gsd: float | None = None
     anchor: Anchor = "map"

@@ -16,8 +16,6 @@ from mmovseg.inference.scene.tiling import Tiling, check_overlap, lattice_phase,
 
 DEFAULT_TILE = 384
 """Network pixels, for a model that does not say what it was trained with; the crop of the paper (Sec. 4.1)."""
-DEFAULT_MARGIN = 1 / 16
-"""Of the tile: there the padding of convolutions shows most."""
 BATCH_PIXELS = 131_072
 """Network pixels in a batch: 32 windows of 64 px or one of 384. More does not make a CPU faster, only memory larger."""
 GSD_TOLERANCE = 1.1
@@ -107,10 +105,7 @@ def make_plan(
         )
     tile = max(1, round(tile_net / scale))
     overlap = round(tile * options.overlap)
-    wanted = round(tile_net * DEFAULT_MARGIN) if options.margin is None else options.margin
-    margin = round(wanted / scale)
-    if options.margin is None:
-        margin = min(margin, max(0, (overlap - 1) // 4))
+    margin = round(options.margin / scale)
     check_overlap(tile, overlap, margin)
     transform = grid.transform if grid.crs is not None else Affine.identity()
     phase = lattice_phase(transform, tile - overlap, options.anchor)

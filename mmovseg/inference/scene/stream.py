@@ -62,24 +62,41 @@ class SceneStream:
         Raises:
             UserError: a raster cannot be read.
         """
+        builder = _PartBuilder(self, indices)
+        for rows in self.rows(builder.first_row, builder.last_row):
+            yield from builder.take(rows)
+
+    def rows(self, first_row: int, last_row: int) -> Iterator[Rows]:
+        """Yield blended scores of ``first_row <= row < last_row`` from top to bottom; a view, to be used at once.
+
+        Raises:
+            UserError: a raster cannot be read.
+        """
         tiling = self.plan.tiling
-        first_row, last_row = tiling.parts[indices[0]][0], tiling.parts[indices[-1]][1]
         blender = BandBlender(tiling, num_classes=self.plan.num_classes, device=self.model.device, first_row=first_row)
-        pending = _PartBuilder(self, indices)
-        rows = tiling.rows.covering(first_row, last_row)
-        jobs = [(row, columns) for row in rows for columns in tiling.batches()]
+        window_rows = tiling.rows.covering(first_row, last_row)
+        for batch in self._read_ahead([(row, columns) for row in window_rows for columns in tiling.batches()]):
+            if batch.columns.start == 0:
+                done = blender.advance(batch.row)
+                if done is not None:
+                    yield done
+            self._add(blender, batch)
+        done = blender.finish()
+        if done is not None:
+            count = last_row - done.first  # the last window row reaches below what is wanted
+            yield Rows(done.first, done.scores[:, :count], done.quality[:count])
+
+    def _read_ahead(self, jobs: Sequence[tuple[int, range]]) -> Iterator[Batch]:
+        """Read one batch while the model works on another."""
         with ThreadPoolExecutor(max_workers=1) as reader:
             ahead = reader.submit(self.read, *jobs[0])
-            for number, (row, columns) in enumerate(jobs):
+            for number in range(len(jobs)):
                 start = time.perf_counter()
                 batch = ahead.result()
                 self.timings.read += time.perf_counter() - start
                 if number + 1 < len(jobs):
                     ahead = reader.submit(self.read, *jobs[number + 1])
-                if columns.start == 0:
-                    yield from pending.take(blender.advance(row))
-                self._add(blender, batch)
-        yield from pending.take(blender.finish())
+                yield batch
 
     def read(self, row: int, columns: range) -> Batch:
         """Read adjacent windows, each pixel once.
@@ -130,17 +147,17 @@ class _PartBuilder:
     def __init__(self, stream: SceneStream, indices: range) -> None:
         self.stream = stream
         self.indices = list(indices)
+        bounds = stream.plan.tiling.parts
+        self.first_row, self.last_row = bounds[indices[0]][0], bounds[indices[-1]][1]
         self.arrays: dict[str, np.ndarray] = {}
 
-    def take(self, rows: Rows | None) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Add rows and yield the part that they complete, if they do."""
-        if rows is None or not self.indices:
-            return
+    def take(self, rows: Rows) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Add rows and yield the part that they complete, if they do; parts end where window rows start."""
         start = time.perf_counter()
         first, last = self.stream.plan.tiling.parts[self.indices[0]]
         if not self.arrays:
             self.arrays = {layer.name: self._empty(layer, last - first) for layer in self.stream.layers}
-        count = min(rows.scores.shape[1], last - rows.first)  # the last window row reaches below the last part wanted
+        count = rows.scores.shape[1]
         per_row = 4 * rows.scores.shape[0] * rows.scores.shape[2]
         step = max(1, _CHUNK_BYTES // per_row)
         for low in range(0, count, step):
