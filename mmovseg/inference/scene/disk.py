@@ -74,12 +74,9 @@ def check_target(path: Path, inputs: Sequence[str | Path] = ()) -> None:
     Raises:
         UserError: a folder or an input has that name, or its folder cannot be made or written to.
     """
-    if path.is_dir():
-        raise UserError(f"'{path}' is a folder, so nothing can be written there; give a file name")
-    for source in inputs:
-        if _same_file(path, Path(source)):
-            raise UserError(f"'{path}' is an input and would be written over; give another name")
     with writing(path):
+        if path.is_dir():
+            raise UserError(f"'{path}' is a folder, so nothing can be written there; give a file name")
         parent = path.parent
         while not os.path.lexists(parent):
             parent = parent.parent
@@ -87,6 +84,9 @@ def check_target(path: Path, inputs: Sequence[str | Path] = ()) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    for source in inputs:
+        if _same_file(path, Path(source)):
+            raise UserError(f"'{path}' is an input and would be written over; give another name")
 
 
 def _same_file(first: Path, second: Path) -> bool:

@@ -22,11 +22,10 @@ from typing import IO, Any
 import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
-from rasterio.windows import transform as window_transform
+from rasterio.transform import Affine
 
 from mmovseg.errors import UserError
-from mmovseg.inference.grid import Grid
+from mmovseg.inference.grid import Grid, map_point
 from mmovseg.inference.scene.cog import BLOCK, CACHE_BYTES, read_every_block, write_cog
 from mmovseg.inference.scene.disk import DiskNeed, check_target, disk_need, readable_size, writing
 from mmovseg.inference.scene.layers import Layer
@@ -121,8 +120,8 @@ class PartStore:
         found = self._adopt(restart)
         try:
             done = self._check_parts() if found else set()
-            self._check_room()
             self._open_folder()
+            self._check_room()
         except UserError:
             self.close()
             raise
@@ -344,7 +343,9 @@ class PartStore:
         start = self.part_rows[index][0]
         profile: dict[str, Any] = {"driver": "GTiff", "height": rows, "width": width, "count": bands}
         profile |= {"dtype": layer.dtype, "nodata": layer.nodata, "crs": self.grid.crs}
-        profile |= {"transform": window_transform(Window(0, start, width, rows), self.grid.transform)}
+        a, b, _, d, e, _ = self.grid.transform[:6]
+        left, top = map_point(self.grid.transform, 0, start)
+        profile |= {"transform": Affine(a, b, left, d, e, top)}
         profile |= {"compress": "deflate", "zlevel": 1, "predictor": 1 if layer.scale is None else 2}
         # Tiled, since the finished file is read tile by tile; and each band for itself, since it is read so.
         profile |= {"tiled": True, "blockxsize": _side(width), "blockysize": _side(rows), "interleave": "band"}
