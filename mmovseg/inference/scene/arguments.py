@@ -155,7 +155,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--gsd", type=_number(0, above=True), metavar="M", help="metres per pixel that the model sees")
     group.add_argument("--tile", type=_integer(8), metavar="PX", help="side of a window, in pixels that the model sees")
     group.add_argument(
-        "--overlap", type=_number(), default=0.125, metavar="SHARE", help="of two windows, 0..0.5 (default: %(default)s)"
+        "--overlap", type=_number(), default=0.125, metavar="SHARE", help="of windows, 0..0.5 (default: %(default)s)"
     )
     group.add_argument(
         "--margin", type=_integer(0), default=0, metavar="PX", help="rim of a window that does not count (default: 0)"
