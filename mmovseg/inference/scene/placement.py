@@ -54,6 +54,8 @@ def placed_grid(raster: Raster) -> Grid:
 
 
 def _refuse_unwarped(raster: Raster, name: str) -> None:
+    if 0 < len(raster.source.gcps[0]) < 3:
+        raise UserError(f"{name} gives a position but no size of its pixels; set both with gdal_edit.py -a_ullr")
     if raster.source.gcps[0]:
         raise UserError(
             f"{name} is placed by {len(raster.source.gcps[0])} ground control points only; warp it first, for example: "

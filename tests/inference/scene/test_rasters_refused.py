@@ -98,24 +98,14 @@ def test_one_block_larger_than_memory(tmp_path):
 
 
 def test_a_sparse_file_is_no_damage_but_holds_no_data(tmp_path):
-    profile = {
-        "crs": "EPSG:32631",
-        "transform": PLACE,
-        "nodata": 0,
-        "tiled": True,
-        "blockxsize": 256,
-        "blockysize": 256,
-    }
+    profile = {"driver": "GTiff", "width": 30_000, "height": 30_000, "count": 3, "dtype": "uint8", "nodata": 0}
+    profile |= {"crs": "EPSG:32631", "transform": PLACE, "tiled": True, "sparse_ok": True}
     path = tmp_path / "sparse.tif"
-    with rasterio.open(
-        path, "w", driver="GTiff", width=30_000, height=30_000, count=3, dtype="uint8", sparse_ok=True, **profile
-    ) as file:
+    with rasterio.open(path, "w", **profile) as file:
         file.write(np.full((3, 256, 256), 9, np.uint8), window=rasterio.windows.Window(0, 0, 256, 256))
     with ScenePair(SceneInputs(optical=str(path))) as scene:
         assert scene.read(0, 0, 300, 300).optical_valid.sum() == 256 * 256
-    with rasterio.open(
-        path, "w", driver="GTiff", width=30_000, height=30_000, count=3, dtype="uint8", sparse_ok=True, **profile
-    ):
+    with rasterio.open(path, "w", **profile):
         pass
     assert "sparse.tif' holds no data" in refusal(path)
 
@@ -132,7 +122,7 @@ def test_places_that_do_not_fit(tmp_path):
     optical = write_raster(tmp_path / "optical.tif", IMAGE)
     far = write_raster(tmp_path / "far.tif", SAR, transform=Affine(10, 0, 700000, 0, -10, 5700000))
     sentence = refusal(optical, far)
-    assert "longitude 4.4379 to 4.4" in sentence and "longitude 5.8" in sentence and "do not overlap" in sentence
+    assert "longitude 4.4387 to 4.4527" in sentence and "longitude 5.8" in sentence and "do not overlap" in sentence
     australia = write_raster(tmp_path / "aus.tif", SAR, crs="EPSG:28355", transform=PLACE)
     assert "do not overlap" in refusal(optical, australia)
     bare = write_raster(tmp_path / "bare.tif", SAR, crs=None, transform=Affine.identity())
@@ -148,11 +138,17 @@ def test_places_that_do_not_fit(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "numbers", [(0, 0, 600000, 0, -10, 5700000), (10, 10, 600000, 10, 10, 57e5), (float("nan"), 0, 6e5, 0, -10, 57e5)]
+    "numbers",
+    [(1e-200, 0, 600000, 0, -1e-200, 5700000), (10, 10, 600000, 10, 10, 57e5), (float("nan"), 0, 6e5, 0, -10, 57e5)],
 )
 def test_transforms_without_area(tmp_path, numbers):
     path = write_raster(tmp_path / "flat.tif", IMAGE, transform=Affine(*numbers))
     assert "flat.tif' has the transform (" in refusal(path)
+
+
+def test_a_position_without_pixel_size(tmp_path):
+    path = write_raster(tmp_path / "tie.tif", IMAGE, transform=Affine(0, 0, 600000, 0, -10, 5700000))
+    assert "tie.tif' gives a position but no size of its pixels" in refusal(path)
 
 
 def test_control_points_and_sensor_models_need_warping(tmp_path):
