@@ -91,7 +91,7 @@ def label_layer(vocabulary: Vocabulary) -> Layer:
         bands=1,
         nodata=nodata,
         descriptions=("class",),
-        colormap=colors | {nodata: (0, 0, 0, 0)},
+        colormap=colors | {nodata: (0, 0, 0, 0)} if small else colors,
         band_tags={f"CLASS_{value}": name for value, name in enumerate(vocabulary.names)},
         overview_resampling="mode",
         packed_share=0.1,
