@@ -120,7 +120,7 @@ def _check_output(output: str | Path, options: SceneOptions) -> Path:
     if path.suffix.lower() not in _MAP_SUFFIXES:
         raise UserError(f"the map is a GeoTIFF, so --output '{path}' must end in .tif")
     if options.polygons is not None:
-        check_polygon_path(options.polygons)
+        check_polygon_path(options.polygons, overwrite=options.overwrite)
     return path
 
 
@@ -169,6 +169,8 @@ def _prepare(
     }
     rasters = [path for path in (pair.inputs.optical, pair.inputs.sar, pair.inputs.cloud_mask) if path]
     store = PartStore(output, pair.grid, layers, plan=what, part_rows=plan.tiling.parts, inputs=rasters)
+    if options.polygons is not None:
+        check_polygon_path(options.polygons, inputs=rasters, overwrite=options.overwrite, plan=store.digest)
     return _Scene(stream, store, vocabulary, options, output)
 
 
