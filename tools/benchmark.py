@@ -1,13 +1,18 @@
-"""Measure what models cost: benchmark.py cost --config-file F, or a whole table: benchmark.py cost --table T."""
+"""Measure speed: of everything (benchmark.py suite), of one config or of a table of them (benchmark.py cost)."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 from mmovseg.checkpoint.save import atomic_write
+from mmovseg.engine.benchmark.report import to_markdown
+from mmovseg.engine.benchmark.results import Results
+from mmovseg.engine.benchmark.rows import Scope, rows_of
+from mmovseg.engine.benchmark.suite import run_suite
 from mmovseg.engine.cost import PHASES
 from mmovseg.engine.cost_table import (
     FIELDS,
@@ -21,6 +26,13 @@ from mmovseg.engine.cost_table import (
 from mmovseg.engine.table_rows import append_row, read_rows
 from mmovseg.errors import UserError, exit_on_user_error
 
+_RESULTS = "results/benchmark.json"
+_SUITE_EXAMPLES = """
+examples:
+  everything:            %(prog)s
+  some rows, anew:       %(prog)s --rows 'inference/*' classes/150 --again
+  what rows there are:   %(prog)s --list
+"""
 _EXAMPLES = """
 examples:
   one config:            %(prog)s --config-file configs/miniearth/sar_xs.py
@@ -33,8 +45,17 @@ examples:
 @exit_on_user_error
 def main(argv: list[str] | None = None) -> str:
     """Run the command and return what it printed."""
-    parser = argparse.ArgumentParser(description="Measure what models cost.")
+    parser = argparse.ArgumentParser(description="Measure how fast everything is, and what models cost.")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_suite(commands.add_parser(
+        "suite",
+        help="speed of MM-OVSeg B, of loaders, scenes and evaluation, as ratios in one run: JSON and Markdown",
+        description="Measure the speed of everything, row by row. A stopped run goes on where it was.",
+        epilog=_SUITE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ))  # fmt: skip
+    table = commands.add_parser("table", help="print the Markdown of measured results")
+    table.add_argument("--results", default=_RESULTS, metavar="FILE", help=f"default: {_RESULTS}")
     _add_cost(commands.add_parser(
         "cost",
         help="time, memory, parameters and energy of training and inference",
@@ -45,9 +66,30 @@ def main(argv: list[str] | None = None) -> str:
     args, overrides = parser.parse_known_args(argv)
     _check_overrides(parser, overrides)
     args.overrides = overrides
-    text = _fill_table(args) if args.table else _measure_config(args)
+    text = _COMMANDS[args.command](args)
     print(text)
     return text
+
+
+def _add_suite(parser: argparse.ArgumentParser) -> None:
+    scope = Scope()
+    parser.add_argument("--results", default=_RESULTS, metavar="FILE", help=f"default: {_RESULTS}; .md beside it")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows; * stands for anything")
+    parser.add_argument("--again", action="store_true", help="measure also rows that the results hold")
+    parser.add_argument("--list", action="store_true", help="only print the names of the rows")
+    parser.add_argument("--device", default=scope.device, help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch (default: its own choice)")
+    parser.add_argument("--config-file", default=scope.config_file, metavar="F", help=f"default: {scope.config_file}")
+    parser.add_argument("--released-config", default=scope.released_config, metavar="F", help="for the reference rows")
+    parser.add_argument("--pixels", type=int, default=scope.pixels, metavar="N", help="side of the images")
+    parser.add_argument("--batch", type=int, nargs="+", default=scope.batches, metavar="N", help="sizes of a batch")
+    parser.add_argument("--classes", type=int, nargs="+", default=scope.classes, metavar="N", help="sizes of lists")
+    parser.add_argument("--scene-pixels", type=int, default=scope.scene_pixels, metavar="N", help="side of the scene")
+    parser.add_argument("--workers", type=int, default=scope.workers, metavar="N", help="reading processes of loaders")
+    parser.add_argument("--seconds", type=float, default=scope.seconds, help="a row is measured about so long")
+    parser.add_argument(
+        "--budget-seconds", type=float, default=150.0, help="do not run rows that would take longer (default: 150)"
+    )
 
 
 def _add_cost(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +119,50 @@ def _check_overrides(parser: argparse.ArgumentParser, rest: list[str]) -> None:
     wrong = [word for word in rest if word.startswith("-") or "=" not in word]
     if wrong:
         parser.error(f"unrecognized arguments: {' '.join(wrong)}")
+
+
+def _run_suite(args: argparse.Namespace) -> str:
+    scope = Scope(
+        config_file=args.config_file,
+        released_config=args.released_config,
+        overrides=tuple(args.overrides),
+        pixels=args.pixels,
+        batches=tuple(sorted(set(args.batch))),
+        classes=tuple(sorted(set(args.classes))),
+        seconds=args.seconds,
+        scene_pixels=args.scene_pixels,
+        workers=args.workers,
+        device=args.device,
+    )
+    if args.list:
+        return "\n".join(row.name for row in rows_of(scope))
+    results = Results(args.results)
+    run_suite(
+        scope,
+        results,
+        only=args.rows,
+        again=args.again,
+        budget_seconds=args.budget_seconds,
+        threads=args.threads,
+        say=partial(print, file=sys.stderr, flush=True),
+    )
+    text = to_markdown(results)
+    page = results.path.with_suffix(".md")
+    with atomic_write(page) as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+    return f"{text}\n\nwrote {results.path} and {page}"
+
+
+def _print_table(args: argparse.Namespace) -> str:
+    if args.overrides:
+        raise UserError(f"table takes no override '{args.overrides[0]}'")
+    if not Path(args.results).is_file():
+        raise UserError(f"there are no results in '{args.results}'; measure them first: benchmark.py suite")
+    return to_markdown(Results(args.results))
+
+
+def _cost(args: argparse.Namespace) -> str:
+    return _fill_table(args) if args.table else _measure_config(args)
 
 
 def _options(args: argparse.Namespace) -> dict[str, object]:
@@ -134,6 +220,9 @@ def _fill_table(args: argparse.Namespace) -> str:
 
 def _tell(row: str, reason: str) -> None:
     print(f"not run: {row}: {reason}", file=sys.stderr, flush=True)
+
+
+_COMMANDS = {"suite": _run_suite, "table": _print_table, "cost": _cost}
 
 
 if __name__ == "__main__":
