@@ -317,7 +317,7 @@ def _scale_optical(
         if np.issubdtype(image.dtype, np.floating):
             raise UserError(
                 f"optical raster '{path}' holds {image.dtype} values; say which range is black to white, for example "
-                "optical_range=(0, 0.3) for reflectance"
+                "optical_range=(0, 0.3) for reflectance (on a command line --optical-range 0 0.3)"
             )
         optical_range = OPTICAL_RANGE_INTEGER
     low, high = (float(value) for value in optical_range)

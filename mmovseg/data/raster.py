@@ -105,7 +105,7 @@ class Raster:
             return [kinds.index(kind) + 1 for kind in _RGB]
         raise UserError(
             f"optical raster '{self.path}' has {len(present)} bands and does not say which are red, green and blue; "
-            "name them, for example bands=(4, 3, 2)"
+            "name them, for example bands=(4, 3, 2) (on a command line --optical-bands 4 3 2)"
         )
 
     def palette(self) -> np.ndarray | None:

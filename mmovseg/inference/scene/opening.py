@@ -15,7 +15,7 @@ from mmovseg.data.raster import Raster
 from mmovseg.data.sar import SarUnit, check_sar_units
 from mmovseg.errors import UserError
 from mmovseg.inference.scene.integrity import check_whole
-from mmovseg.inference.scene.sources import CloudSource, OpticalSource, SarSource
+from mmovseg.inference.scene.sources import CloudSource, OpticalSource, PlaceSource, SarSource
 
 if TYPE_CHECKING:
     from mmovseg.inference.scene.rasters import SceneInputs
@@ -203,6 +203,15 @@ def open_clouds(stack: ExitStack, path: str) -> CloudSource:
         UserError: it is unusable or has several bands.
     """
     return CloudSource(_open(stack, path, "cloud mask"))
+
+
+def open_place(stack: ExitStack, path: str) -> PlaceSource:
+    """Open a raster whose grid is wanted and whose pixels are not; `stack` closes it.
+
+    Raises:
+        UserError: it is unusable.
+    """
+    return PlaceSource(_open(stack, path, "optical"))
 
 
 def _open(stack: ExitStack, path: str, role: str) -> Raster:

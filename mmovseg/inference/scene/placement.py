@@ -6,26 +6,13 @@ import math
 from typing import Any
 
 from mmovseg.data.raster import Raster
-from mmovseg.data.sample import Modality
 from mmovseg.errors import UserError
 from mmovseg.inference.grid import Grid, grid_of, map_point
-from mmovseg.inference.scene.sources import Source
+from mmovseg.inference.scene.sources import Placed
 from mmovseg.inference.scene.warp import PixelMap
 
 _LARGEST_LATITUDE_DEG = 90.0 + 1e-6
 _LARGEST_LONGITUDE_DEG = 540.0
-
-
-def grid_of_map(source: Source | None, *, modality: Modality) -> Grid:
-    """Return the grid of the raster that the map follows.
-
-    Raises:
-        UserError: there is none, or it does not say sensibly where it lies.
-    """
-    if source is None:
-        wanted = {"both": "an optical or a SAR raster", "optical": "an optical raster", "sar": "a SAR raster"}[modality]
-        raise UserError(f"there is no raster to map for modality '{modality}'; give {wanted}")
-    return placed_grid(source.raster)
 
 
 def placed_grid(raster: Raster) -> Grid:
@@ -83,7 +70,7 @@ def _check_degrees(grid: Grid, name: str) -> None:
         )
 
 
-def check_together(grid: Grid, source: Source, *, warnings: list[str]) -> PixelMap:
+def check_together(grid: Grid, source: Placed, *, warnings: list[str]) -> PixelMap:
     """Lay a raster over the map.
 
     Args:
@@ -139,7 +126,7 @@ def _spell_bounds(grid: Grid) -> str:
     return f"longitude {west:.4f} to {east:.4f}, latitude {south:.4f} to {north:.4f}"
 
 
-def raster_facts(source: Source, pixel_map: PixelMap) -> dict[str, Any]:
+def raster_facts(source: Placed, pixel_map: PixelMap) -> dict[str, Any]:
     """Return what a report says about a raster; json-able."""
     raster = source.raster
     grid = pixel_map.source

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,10 +18,10 @@ from mmovseg.data.sar import SarUnit
 from mmovseg.errors import UserError
 from mmovseg.inference.grid import Grid
 from mmovseg.inference.scene.contract_check import check_values
-from mmovseg.inference.scene.opening import open_clouds, open_optical, open_sar
-from mmovseg.inference.scene.placement import check_together, grid_of_map, raster_facts
+from mmovseg.inference.scene.opening import open_clouds, open_optical, open_place, open_sar
+from mmovseg.inference.scene.placement import check_together, placed_grid, raster_facts
 from mmovseg.inference.scene.sampler import Lattice, Sampler
-from mmovseg.inference.scene.sources import CloudSource, OpticalSource, SarSource, Source
+from mmovseg.inference.scene.sources import CloudSource, OpticalSource, Placed, PlaceSource, SarSource, Source
 from mmovseg.inference.scene.warp import PixelMap
 
 GDAL_CACHE_MIB = 128
@@ -134,34 +135,45 @@ class ScenePair:
 
     def _open(self, stack: ExitStack) -> None:
         inputs, contract = self.inputs, self.contract
-        wants_sar = self.modality != "optical" and inputs.sar is not None
-        optical: OpticalSource | None = None
-        sar: SarSource | None = None
-        if inputs.optical is not None:
-            optical = open_optical(stack, inputs, contract)
-        if wants_sar:
-            sar = open_sar(stack, inputs, contract, warnings=self.warnings)
-        clouds = open_clouds(stack, inputs.cloud_mask) if inputs.cloud_mask is not None else None
-        sources: dict[str, Source] = {
-            name: source
-            for name, source in (("optical", optical), ("sar", sar), ("cloud_mask", clouds))
-            if source is not None
-        }
-        self.grid = grid_of_map(optical or sar, modality=self.modality)
+        sources: dict[str, Source] = {}
+        self._optical: OpticalSource | None = None
+        self._sar: SarSource | None = None
+        place: PlaceSource | None = None
+        if inputs.optical is not None and self._is_read("optical"):
+            sources["optical"] = self._optical = open_optical(stack, inputs, contract)
+        elif inputs.optical is not None and (inputs.sar is None or self._is_read("sar")):
+            place = open_place(stack, inputs.optical)
+        if inputs.sar is not None and self._is_read("sar"):
+            sources["sar"] = self._sar = open_sar(stack, inputs, contract, warnings=self.warnings)
+        if not sources:
+            raise UserError(self._nothing_to_read())
+        if inputs.cloud_mask is not None:
+            sources["cloud_mask"] = open_clouds(stack, inputs.cloud_mask)
+        self.grid = placed_grid((self._optical or place or sources["sar"]).raster)
         maps = {name: check_together(self.grid, source, warnings=self.warnings) for name, source in sources.items()}
-        self._optical = None if self.modality == "sar" else optical
-        self._sar = sar
         self._samplers = self._make_samplers(sources, maps)
         check_values(
             self._optical,
-            sar,
+            self._sar,
             contract=contract,
             inputs=inputs,
             override=self.override_contract,
             warnings=self.warnings,
         )
         self.facts = self._collect_facts(sources, maps)
-        self.identity = self._identify(sources)
+        self.identity = self._identify({**sources, **({} if place is None else {"place": place})})
+
+    def _is_read(self, sensor: Modality) -> bool:
+        """Whether the user and the model want the pixels of a sensor."""
+        wanted = self.modality in ("both", sensor)
+        return wanted and (self.contract is None or getattr(self.contract, sensor) is not None)
+
+    def _nothing_to_read(self) -> str:
+        names = {"optical": "an optical raster", "sar": "a SAR raster"}
+        readable = [name for sensor, name in names.items() if self._is_read(sensor)]  # type: ignore[arg-type]
+        if not readable:
+            return f"the model does not read what modality '{self.modality}' leaves; choose another modality"
+        return f"there is no raster to map for modality '{self.modality}' and this model; give {' or '.join(readable)}"
 
     def _make_samplers(self, sources: dict[str, Source], maps: dict[str, PixelMap]) -> dict[str, Sampler]:
         resampling = {"optical": self.inputs.optical_resampling, "sar": self.inputs.sar_resampling}
@@ -183,12 +195,12 @@ class ScenePair:
         for name, source in sources.items():
             sampler = self._samplers[name]
             facts[name] = raster_facts(source, maps[name]) | {"samples_per_pixel": list(sampler.samples_per_pixel())}
-        if "optical" in sources and "sar" in sources:
+        if self.inputs.optical is not None and "sar" in sources:
             facts["overlap_share"] = facts["sar"]["covers"]
         facts["warnings"] = list(self.warnings)
         return facts
 
-    def _identify(self, sources: dict[str, Source]) -> dict[str, Any]:
+    def _identify(self, sources: Mapping[str, Placed]) -> dict[str, Any]:
         """What decides the pixels; a file that is written again gets another time."""
         identity: dict[str, Any] = {
             "files": {name: _files(source) for name, source in sources.items()},
@@ -243,7 +255,7 @@ class ScenePair:
         return values.transpose(1, 2, 0), valid
 
 
-def _files(source: Source) -> list[list[Any]]:
+def _files(source: Placed) -> list[list[Any]]:
     """Return path, size and time of the files a raster is made of, but for side files that other programs may add."""
     raster = source.raster
     paths = [raster.path, *sorted(set(raster.source.files) - {raster.path})]

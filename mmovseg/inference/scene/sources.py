@@ -20,11 +20,15 @@ from mmovseg.errors import UserError
 Planes = tuple[np.ndarray, np.ndarray | None]
 
 
-class Source(Protocol):
-    """What is sampled."""
+class Placed(Protocol):
+    """An open raster and the bands of it that matter."""
 
     raster: Raster
     bands: tuple[int, ...]
+
+
+class Source(Placed, Protocol):
+    """What is sampled."""
 
     @property
     def channels(self) -> int:
@@ -145,6 +149,14 @@ class SarSource:
         if averaged:
             values = convert_sar(values, unit_in="linear", unit_out=self.unit_out)
         return np.repeat(values, self._channels, axis=0) if len(values) < self._channels else values
+
+
+class PlaceSource:
+    """A raster that only says where the map lies; its pixels are not read."""
+
+    def __init__(self, raster: Raster) -> None:
+        self.raster = raster
+        self.bands = (1,)
 
 
 class CloudSource:

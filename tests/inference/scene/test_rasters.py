@@ -13,6 +13,7 @@ from rasterio.transform import Affine
 from rasterio.warp import reproject
 from rasterio.warp import transform as transform_points
 
+from mmovseg.checkpoint.contract import InputContract, ModalityContract
 from mmovseg.data.sar import db_to_linear, linear_to_db
 from mmovseg.errors import UserError
 from mmovseg.inference.grid import compose
@@ -247,6 +248,20 @@ def test_modality_leaves_the_other_raster_alone(tmp_path, optical):
         assert (scene.grid.height, scene.grid.width) == SIZE and window.optical is None and window.sar is not None
     with pair(optical, tmp_path / "no_such.tif", modality="optical") as scene:
         assert scene.read(0, 0, 9, 9).sar is None
+
+
+def test_a_raster_that_the_model_does_not_read_still_gives_the_grid(tmp_path):
+    bands = write_raster(tmp_path / "many.tif", np.zeros((*SIZE, 13), np.uint16), crs=MAP_CRS, transform=MAP_PLACE)
+    path = write_sar(tmp_path / "sar.tif", gsd=7.0)
+    radar = ModalityContract("C-band", ("VV", "VH"), "db", (-12.0, -12.0), (5.0, 5.0))
+    with pair(bands, path, contract=InputContract(optical=None, sar=radar)) as scene:
+        window = scene.read(0, 0, 9, 9)
+        assert (
+            (scene.grid.height, scene.grid.width) == SIZE and window.optical is None and window.sar.shape == (9, 9, 2)
+        )
+        assert scene.identity["files"]["place"][0][0] == str(bands)
+    with pytest.raises(UserError, match="for modality 'both' and this model; give a SAR raster"):
+        pair(bands, contract=InputContract(optical=None, sar=radar)).__enter__()
 
 
 def test_gaps_by_number_mask_and_alpha(tmp_path):

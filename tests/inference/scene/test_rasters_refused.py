@@ -57,7 +57,7 @@ def test_files_that_are_no_rasters(tmp_path):
     assert f"'{tmp_path}' is a folder, not a file" in refusal(tmp_path)
     assert "pipe.tif' is a pipe or a device" in refusal(tmp_path / "pipe.tif")
     assert "SAR raster '/dev/null' is a pipe or a device" in refusal(sar="/dev/null")
-    assert "give an optical or a SAR raster" in refusal()
+    assert "give an optical raster or a SAR raster" in refusal()
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.999])
