@@ -160,7 +160,7 @@ def test_polygons_are_written(run, tmp_path):
 
 def test_a_list_goes_on_past_a_bad_scene(run, tmp_path, rasters):
     (tmp_path / "pairs.csv").write_text(
-        f"optical,sar\n{rasters}/optical.tif,{rasters}/sar.tif\n{rasters}/optical.tif,{tmp_path}/gone.tif\n"
+        f"optical,sar,name\n{rasters}/optical.tif,{rasters}/sar.tif,a\n{rasters}/optical.tif,{tmp_path}/gone.tif,b\n"
     )
     words = ("--list", tmp_path / "pairs.csv", "--output-dir", tmp_path / "maps", "--device", "cpu", "--quiet")
     status, _, err = run(*words, pair=())
