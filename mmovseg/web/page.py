@@ -75,7 +75,8 @@ def build_page(maker: MapMaker, *, model_name: str | None = None) -> gr.Blocks:
         questions = [source, *sample, *upload, classes, modality]
         source.change(
             lambda chosen: (gr.update(visible=chosen == SAMPLE), gr.update(visible=chosen == UPLOAD)),
-            source, [sample_group, upload_group], api_visibility="private", concurrency_limit=None, show_progress="hidden",
+            source, [sample_group, upload_group], api_visibility="private", show_progress="hidden",
+            concurrency_limit=None,
         )  # fmt: skip
         ask = partial(answer_question, maker)
         settings: dict[str, Any] = {
