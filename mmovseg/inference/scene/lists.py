@@ -231,11 +231,14 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST_LIST_BYTES:
             raise UserError(f"'{path}' is no list of scenes: it has more than {_LARGEST_LIST_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"list of scenes '{path}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"list of scenes '{path}' is no text in UTF-8") from error
+    if "\0" in text or "\\u0000" in text:
+        raise UserError(f"list of scenes '{path}' is no text: it holds a NUL character")
+    return text
 
 
 def _locate(text: str, beside: Path) -> str:
