@@ -152,14 +152,14 @@ def describe(plan: ScenePlan, facts: Mapping[str, Any], *, memory_mib: float, se
         (
             "windows",
             f"{len(tiling.columns.starts)} x {len(tiling.rows.starts)} of {plan.tile} px, overlap {plan.overlap}, "
-            f"margin {plan.margin}{seen}; {tiling.batch} a batch; {len(tiling.parts)} parts",
+            f"margin {plan.margin}{seen}; {tiling.batch} a batch; {len(tiling.parts)} part{'s' * (len(tiling.parts) != 1)}",
         ),
         ("memory", f"about {memory_mib:.0f} MiB beyond the loaded model"),
         ("time", f"about {spell_seconds(seconds)} on {device}"),
     ]
     overlap = facts.get("overlap_share")
     if overlap is not None:
-        lines.insert(1, ("both sensors", f"on {100 * float(overlap):.1f} % of the map"))
+        lines.insert(1, ("overlap", f"the rasters share {100 * float(overlap):.1f} % of the map"))
     return "\n".join(f"{name:13}{text}" for name, text in lines)
 
 
