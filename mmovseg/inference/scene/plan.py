@@ -152,7 +152,7 @@ def describe(plan: ScenePlan, facts: Mapping[str, Any], *, memory_mib: float, se
         (
             "windows",
             f"{len(tiling.columns.starts)} x {len(tiling.rows.starts)} of {plan.tile} px, overlap {plan.overlap}, "
-            f"margin {plan.margin}{seen}; {tiling.batch} a batch; {len(tiling.parts)} part{'s' * (len(tiling.parts) != 1)}",
+            f"margin {plan.margin}{seen}; {tiling.batch} a batch; in {len(tiling.parts)} part(s)",
         ),
         ("memory", f"about {memory_mib:.0f} MiB beyond the loaded model"),
         ("time", f"about {spell_seconds(seconds)} on {device}"),
