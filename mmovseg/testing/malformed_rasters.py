@@ -87,8 +87,8 @@ def _as_format(path: Path, driver: str, keep: float) -> None:
 
 
 def _compressed(path: Path, *, tiled: bool = False) -> None:
-    layout = {"tiled": True, "blockxsize": 32, "blockysize": 32} if tiled else {"blockysize": 8}
-    rewrite(path, compress="deflate", **layout)
+    layout: dict[str, object] = {"tiled": True, "blockxsize": 32, "blockysize": 32} if tiled else {"blockysize": 8}
+    write(path, read(path), compress="deflate", **layout)
 
 
 def _compressed_cut(path: Path, keep: float, *, tiled: bool) -> None:
