@@ -147,8 +147,8 @@ class MapMaker:
         facts = f"{sample.title}; clouds hide {100 * sample.cover:.0f} % of the optical image; "
         facts += _spell_facts(sample.grid, _SEEN_BY[modality], seconds)
         over, plain = prediction_views(base, labels, vocabulary)
-        views = [enlarge(view) for view in (sample.optical, sar_view, over, plain)]
-        return Answer(*views, vocabulary=vocabulary, shares=shares, facts=facts, map_path=path)
+        optical, sar, over, plain = (enlarge(view) for view in (sample.optical, sar_view, over, plain))
+        return Answer(optical, sar, over, plain, vocabulary, shares, facts, path)
 
     def map_upload(self, pair: UploadedPair, names: str, modality: Modality) -> Answer:
         """Map what somebody uploaded, on the grid of the optical raster, or of SAR where there is no other.

@@ -165,7 +165,7 @@ def _numbers(text: str | None, field: str, kind: Callable[[str], Any]) -> tuple[
         raise UserError(f"the {field} must be numbers, got '{one_line(text or '')[:60]}'") from error
 
 
-def _sample_inputs(maker: MapMaker) -> list[gr.components.Component]:
+def _sample_inputs(maker: MapMaker) -> list[Any]:
     scenes = [(title, index) for index, title in enumerate(maker.gallery.titles)]
     return [
         gr.Dropdown(scenes, value=0, label="Test scene", elem_id="scene", filterable=False),
@@ -210,7 +210,7 @@ def local_file(**options: Any) -> gr.File:
         return await keep(path)
 
     # No subclass: Gradio writes a stub file beside the module of every component class.
-    field.async_move_resource_to_block_cache = keep_local  # type: ignore[method-assign]
+    field.async_move_resource_to_block_cache = keep_local  # type: ignore[method-assign, assignment]
     return field
 
 

@@ -96,8 +96,9 @@ class Gallery:
         raw = self._read(scene)
         assert raw.optical is not None and raw.sar is not None and raw.sem_seg is not None
         clouds = CloudSynthesizer(kind="thick", coverage=cover_percent / 100, seed=self.seed)
-        field = clouds.field(*raw.optical.shape[:2], zlib.crc32(str(scene["image_id"]).encode()))
+        height, width = raw.sem_seg.shape
+        field = clouds.field(height, width, zlib.crc32(str(scene["image_id"]).encode()))
         world = scene["world"]
         transform = world_transform(world["row"], world["col"], scene["gsd_m"])
-        grid = Grid(CRS.from_string(CRS_NAME), transform, *raw.optical.shape[:2], source=str(scene["image_id"]))
+        grid = Grid(CRS.from_string(CRS_NAME), transform, height, width, str(scene["image_id"]))
         return Sample(self.titles[index], field.apply(raw.optical), raw.sar, raw.sem_seg, field.coverage, grid)
