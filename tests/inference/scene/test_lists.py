@@ -134,6 +134,8 @@ def test_stac_assets_by_key(tmp_path):
         ("l.json", json.dumps([{"id": "a", "assets": {"visual": {}}}]), "asset 'visual' has no 'href'"),
         ("l.jsonl", '{"id": 1}\n', "entry 1 is no STAC item"),
         ("l.txt", "a", "is no list of scenes"),
+        ("l.csv", "optical\na\0b.tif\n", "holds a NUL character"),
+        ("l.json", '[{"id": "a", "assets": {"sar": {"href": "a\\u0000b.tif"}}}]', "holds a NUL character"),
     ],
 )
 def test_bad_lists_are_refused_in_one_sentence(tmp_path, name, content, message):
