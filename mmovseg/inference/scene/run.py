@@ -83,14 +83,15 @@ def predict_scene(
 
     Returns:
         The report, which is also written to ``<output without .tif>.json``: ``classes`` (name -> value, pixels,
-        hectares), ``plan``, ``facts`` of the rasters, ``files``, and ``seconds`` (total, read, model, blend, write,
-        finish; of this process, this call). With `dry_run` only ``plan``, ``facts`` and ``estimate``.
+        hectares), ``plan``, ``facts`` of the rasters, ``files``, ``seconds`` (total, read, model, blend, write, finish)
+        and ``resident_mib`` (``loaded``: with the model, before the scene; ``peak``: since) of this process and call.
+        With `dry_run` only ``plan``, ``facts`` and ``estimate``.
 
     Raises:
         UserError: rasters, model, prompts and options do not fit, a raster is damaged, or the output cannot be written.
             Finished parts are kept, and an empty folder of parts is not.
     """
-    started = time.perf_counter()
+    started, loaded_mib = time.perf_counter(), memory_status_mb("VmRSS")
     options = options or SceneOptions()
     output = _check_output(output, options)
     vocabulary = check_prompts(predictor, prompts)
@@ -112,7 +113,7 @@ def predict_scene(
         finally:
             if is_main():
                 scene.store.close()
-        return on_main(lambda: _report(scene, files, time.perf_counter() - started))
+        return on_main(lambda: _report(scene, files, time.perf_counter() - started, loaded_mib))
 
 
 def _check_output(output: str | Path, options: SceneOptions) -> Path:
@@ -306,7 +307,7 @@ def _finish(scene: _Scene, predictor: Predictor) -> list[Path]:
     return files
 
 
-def _report(scene: _Scene, files: Sequence[Path], total: float) -> dict[str, Any]:
+def _report(scene: _Scene, files: Sequence[Path], total: float, loaded_mib: float | None) -> dict[str, Any]:
     """Write and print what came out."""
     timings: Timings = scene.stream.timings
     report = {
@@ -315,6 +316,7 @@ def _report(scene: _Scene, files: Sequence[Path], total: float) -> dict[str, Any
         "facts": scene.stream.pair.facts,
         "files": [str(path) for path in files],
         "seconds": {"total": round(total, 3), **{key: round(value, 3) for key, value in asdict(timings).items()}},
+        "resident_mib": {"loaded": loaded_mib, "peak": memory_status_mb("VmHWM")},
         "processes": world_size(),
     }
     target = scene.output.with_suffix(".json")
