@@ -88,7 +88,7 @@ def _add_suite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=scope.workers, metavar="N", help="reading processes of loaders")
     parser.add_argument("--seconds", type=float, default=scope.seconds, help="a row is measured about so long")
     parser.add_argument(
-        "--budget-seconds", type=float, default=150.0, help="do not run rows that would take longer (default: 150)"
+        "--budget-seconds", type=float, default=300.0, help="do not run rows that would take longer (default: 300)"
     )
 
 

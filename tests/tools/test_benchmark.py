@@ -6,7 +6,9 @@ import benchmark
 import pytest
 
 from mmovseg.engine import cost_table
+from mmovseg.engine.benchmark.suite import run_suite
 from mmovseg.engine.table_rows import read_rows
+from tests.engine import fake_benchmark
 from tests.engine.test_cost_table import definition, measured
 
 
@@ -81,3 +83,54 @@ def test_wrong_arguments_are_told_in_one_sentence(run, arguments, sentence):
 def test_options_of_one_config_are_refused_for_a_table(run, tmp_path):
     status, _, errors, _ = run("cost", "--table", definition(tmp_path), "--batch", 4)
     assert status == 2 and "--batch is for --config-file; a table says it itself" in errors
+
+
+# ---------------------------------------------------------------- everything in one run
+
+SMALL = ("--config-file", "miniearth/mmovseg_xs.py", "--released-config", "miniearth/mmovseg_xs.py", "--device", "cpu")
+
+
+@pytest.fixture
+def suite(run, monkeypatch):
+    """Run the command with made-up measurements of rows; returns (exit status, stdout, stderr)."""
+    monkeypatch.setitem(run_suite.__kwdefaults__, "measure", fake_benchmark.measured)
+    return lambda *arguments: run(*arguments)[:3]
+
+
+def test_one_command_writes_json_and_markdown_and_the_table_is_that_of_the_results(suite, tmp_path):
+    results = tmp_path / "out" / "speed.json"
+    status, out, errors = suite("suite", *SMALL, "--results", results, "--batch", 2, 1, "--budget-seconds", 1e9)
+    assert status == 0 and f"wrote {results} and {results.with_suffix('.md')}" in out
+    assert "[3/32] inference/batch1/float32/eager: 2 s" in errors
+    rows = {row["name"]: row for row in json.loads(results.read_text())["rows"]}
+    assert len(rows) == 32 and rows["classes/847"]["measured"]["seconds"][0] == 422.5
+    text = results.with_suffix(".md").read_text()
+    assert out.startswith(text.rstrip()) and "| `mmovseg_xs` | batch |" in text
+    assert suite("table", "--results", results)[1] == text
+
+
+def test_rows_can_be_listed_and_chosen(suite, tmp_path):
+    status, out, _ = suite("suite", "--list", "--classes", 2, 9, 5)
+    assert status == 0 and "classes/9\n" in out and "classes/5-at-once\n" in out and "classes/20" not in out
+    results = tmp_path / "speed.json"
+    _, _, errors = suite("suite", *SMALL, "--results", results, "--rows", "evaluation/*", "machine/matmul")
+    assert [line.split(": ")[0] for line in errors.splitlines()] == [
+        "[1/2] machine/matmul",
+        "[2/2] evaluation/confusion",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["suite", "--rows", "nothing"], "--rows 'nothing' matches no row"),
+        (["suite", "--device", "gpu"], "must be auto, cpu, cuda or cuda:N"),
+        (["suite", "--config-file", "none.py"], "none.py"),
+        (["table", "--results", "none.json"], "there are no results in 'none.json'"),
+        (["table", "model.x=1"], "table takes no override 'model.x=1'"),
+    ],
+)
+def test_wrong_arguments_of_a_suite_are_told_in_one_sentence(suite, tmp_path, monkeypatch, arguments, sentence):
+    results = [] if "--results" in arguments else ["--results", tmp_path / "speed.json"]
+    status, _, errors = suite(*arguments, *results)
+    assert status == 2 and sentence in errors.splitlines()[-1] and not (tmp_path / "speed.json").exists()
