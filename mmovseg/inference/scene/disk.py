@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from mmovseg.errors import UserError
@@ -19,6 +21,10 @@ _OVERVIEWS = 1 / 3
 """Every overview has a quarter of the pixels of the one before: together a third of the raster."""
 _NEARLY_FULL = 8 * 2**20
 _GIB = 2**30
+_STDERR = 2
+
+GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
+"""What rasterio raises: its own errors, and here and there GDAL's as they come."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,27 @@ def writing(path: Path, *, keeps: str = "") -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, RasterioError) as error:
+    except (OSError, *GDAL_ERRORS) as error:
         raise UserError(f"'{path}' cannot be written: {_reason(error, path)}{keeps}") from error
+
+
+@contextmanager
+def libtiff_silenced() -> Iterator[None]:
+    """Keep what libtiff prints of a failed write off the terminal; it does so by itself, beside its error."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:  # there is no standard error
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, _STDERR)
+        yield
+    finally:
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -21,13 +22,21 @@ from typing import IO, Any
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from mmovseg.errors import UserError
 from mmovseg.inference.grid import Grid, map_point
-from mmovseg.inference.scene.cog import BLOCK, CACHE_BYTES, read_every_block, write_cog
-from mmovseg.inference.scene.disk import DiskNeed, check_target, disk_need, readable_size, writing
+from mmovseg.inference.scene.cog import BLOCK, CACHE_BYTES, write_cog
+from mmovseg.inference.scene.disk import (
+    GDAL_ERRORS,
+    DiskNeed,
+    check_target,
+    disk_need,
+    libtiff_silenced,
+    readable_size,
+    writing,
+)
 from mmovseg.inference.scene.layers import Layer
 
 PLAN_TAG = "MMOVSEG_PLAN"
@@ -146,7 +155,7 @@ class PartStore:
             path = self._part(index, layer)
             temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
             try:
-                with writing(path):
+                with writing(path), libtiff_silenced():
                     self._write_part(temporary, index, layer, array)
                     os.replace(temporary, path)
             finally:
@@ -175,7 +184,7 @@ class PartStore:
         try:
             for layer, path in zip(self.layers, self.files, strict=True):
                 strips = [(self._part(index, layer), *rows) for index, rows in enumerate(self.part_rows)]
-                with writing(path, keeps=keeps):
+                with writing(path, keeps=keeps), libtiff_silenced():
                     work.mkdir(exist_ok=True)
                     write_cog(layer, strips, work / path.name, self.grid, {**tags, PLAN_TAG: self.digest})
             # The main file comes last: where it is, the others are.
@@ -276,22 +285,22 @@ class PartStore:
 
     def _is_whole(self, index: int, layer: Layer) -> bool:
         start, stop = self.part_rows[index]
-        path = self._part(index, layer)
+        shape = (layer.bands, stop - start, self.grid.width)
         try:
-            with _quiet(), rasterio.open(path) as part:
-                tags = part.tags()
-                if (part.count, part.height, part.width) != (layer.bands, stop - start, self.grid.width):
+            with _quiet(), rasterio.open(self._part(index, layer)) as part:
+                if (part.count, part.height, part.width) != shape or set(part.dtypes) != {layer.dtype}:
                     return False
-                if set(part.dtypes) != {layer.dtype} or tags.get(PLAN_TAG) != self._mark(index):
-                    return False
-            with _quiet():
-                read_every_block(path)
-        except (OSError, RasterioError):
+                bands = (part.read(band) for band in part.indexes)
+                return part.tags().get(PLAN_TAG) == self._mark(index, bands)
+        except (OSError, *GDAL_ERRORS):
             return False
-        return True
 
-    def _mark(self, index: int) -> str:
-        return f"{self.digest} {index}"
+    def _mark(self, index: int, bands: Iterable[np.ndarray]) -> str:
+        """Return what a part says about itself: plan, place and checksum, as GDAL does not notice every damage."""
+        checksum = 0
+        for band in bands:
+            checksum = zlib.crc32(np.ascontiguousarray(band), checksum)
+        return f"{self.digest} {index} {checksum:08x}"
 
     def _check_room(self) -> None:
         need = self.disk_need()
@@ -352,7 +361,7 @@ class PartStore:
         with _quiet():
             with rasterio.open(path, "w", **profile) as part:
                 part.write(array)
-                part.update_tags(**{PLAN_TAG: self._mark(index)})
+                part.update_tags(**{PLAN_TAG: self._mark(index, array)})
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             # GDAL does not report every write that failed when the disk ran full.
@@ -392,7 +401,7 @@ def _plan_of(path: Path) -> str | None:
     try:
         with _quiet(), rasterio.open(path) as source:
             return source.tags().get(PLAN_TAG)
-    except RasterioError:
+    except GDAL_ERRORS:
         return None
 
 

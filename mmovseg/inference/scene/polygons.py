@@ -19,7 +19,7 @@ import rasterio
 import shapely
 from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, FieldError, GeometryError
 from rasterio.crs import CRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from rasterio.warp import transform as reproject
 
@@ -28,12 +28,12 @@ from mmovseg.errors import UserError
 from mmovseg.inference.area import HECTARE_M2, row_pixel_areas
 from mmovseg.inference.grid import map_point
 from mmovseg.inference.scene.cog import CACHE_BYTES
-from mmovseg.inference.scene.disk import check_target, writing
+from mmovseg.inference.scene.disk import GDAL_ERRORS, check_target, writing
 from mmovseg.inference.scene.outlines import Outlines, outlines
 from mmovseg.inference.scene.parts import PLAN_TAG
 
 _GEOPACKAGE, _GEOJSON = (".gpkg",), (".geojson", ".json")
-_BATCH_CORNERS = 2_000_000
+_BATCH_CORNERS = 500_000
 _LONLAT = "EPSG:4326"
 _LONLAT_DECIMALS = 7  # a centimetre
 _LONGEST_EDGE_PX = 256.0  # of polygons that change their coordinate system, in which a straight line is not straight
@@ -292,7 +292,7 @@ def _batches(found: Iterator[Outlines]) -> Iterator[Outlines]:
 def _areas(source: rasterio.DatasetReader, name: str) -> Iterator[Outlines]:
     try:
         yield from outlines(source)
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise UserError(f"map '{name}' is damaged or cut off: its pixels cannot be read") from error
 
 
@@ -302,7 +302,7 @@ def _opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
             source = rasterio.open(path)
-        except RasterioError as error:
+        except GDAL_ERRORS as error:
             raise UserError(f"map '{path}' cannot be opened: it is missing, damaged, or no raster") from error
         with source:
             yield source

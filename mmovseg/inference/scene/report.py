@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
 from mmovseg.inference.area import HECTARE_M2, row_pixel_areas
 from mmovseg.inference.scene.cog import CACHE_BYTES
+from mmovseg.inference.scene.disk import GDAL_ERRORS
 
 
 def class_report(label_path: str | Path, vocabulary: Vocabulary) -> dict[str, dict[str, Any]]:
@@ -73,7 +74,7 @@ def _row_areas(path: str | Path) -> tuple[np.ndarray | None, str | None]:
     try:
         with rasterio.open(path) as source:
             height, crs, transform = source.height, source.crs, source.transform
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise UserError(f"map '{path}' cannot be opened: it is missing, damaged, or no raster") from error
     try:
         return row_pixel_areas(height, crs=crs, transform=transform, source=str(path)), None
@@ -90,5 +91,5 @@ def _rows(path: str | Path) -> Iterator[tuple[int, np.ndarray, int | None]]:
             for start in range(0, source.height, step):
                 window = Window(0, start, source.width, min(step, source.height - start))
                 yield start, source.read(1, window=window), nodata
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise UserError(f"map '{path}' is damaged or cut off: its pixels cannot be read") from error
