@@ -111,7 +111,7 @@ def _check_sar(
     name: str,
     warnings: list[str],
 ) -> list[str]:
-    problem = _wrong_unit(samples.values, source, name)
+    problem = _one_value(samples.values, name) or _wrong_unit(samples.values, source, name)
     if problem:
         return [problem]
     zeros = float((samples.values == 0).all(axis=1).mean())
@@ -122,6 +122,13 @@ def _check_sar(
         )
     values = convert_sar(samples.values, unit_in=source.unit, unit_out=source.unit_out)
     return _outside_training(values, contract, name, warnings)
+
+
+def _one_value(values: np.ndarray, name: str) -> str | None:
+    if (values != values[:1]).any():
+        return None
+    spelled = ", ".join(f"{value:g}" for value in values[0])
+    return f"{name} holds one value only ({spelled}) wherever it was looked at; it shows nothing"
 
 
 def _wrong_unit(values: np.ndarray, source: SarSource, name: str) -> str | None:
@@ -179,15 +186,15 @@ def _outside_training(values: np.ndarray, contract: ModalityContract, name: str,
             break
         if far > _ODD_STDS:
             warnings.append(f"half of {name} lie below {median:.4g} {contract.unit}, while {trained}")
-        if np.ptp(column) == 0:
-            warnings.append(f"{name} has one value only ({median:.4g} {contract.unit}) wherever it was looked at")
-            break
     return problems
 
 
 def _check_optical(
     source: OpticalSource, samples: Samples, inputs: SceneInputs, name: str, warnings: list[str]
 ) -> list[str]:
+    problem = _one_value(samples.values, name)
+    if problem:
+        return [problem]
     stored = samples.values.astype(np.float64)
     dtype = source.raster.source.dtypes[source.bands[0] - 1]
     scaled_by = inputs.optical_range or (None if dtype == "uint8" else OPTICAL_RANGE_INTEGER)
@@ -201,7 +208,7 @@ def _check_optical(
             f"{100 * zeros:.0f} % of {name} are 0 in all bands and not declared as no data; if that is fill, give "
             "--optical-nodata 0"
         )
-    if source.raster.palette() is not None or np.ptp(stored) == 0:
+    if source.raster.palette() is not None:
         return []
     brightest = float(np.quantile(scaled, 0.995))
     if scaled_by is not None and brightest < _DARK:

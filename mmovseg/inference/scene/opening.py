@@ -27,9 +27,10 @@ _UNIT_WORDS: dict[str, SarUnit] = {
     "decibels": "db",
     "linear": "linear",
     "power": "linear",
-    "linear power": "linear",
     "amplitude8": "amplitude8",
+    "amplitude 0..255": "amplitude8",
 }
+"""What tags of units say, whole or by their first word ("dB sigma nought")."""
 
 
 def open_optical(stack: ExitStack, inputs: SceneInputs, contract: InputContract | None) -> OpticalSource:
@@ -190,10 +191,23 @@ def _sar_unit(
 
 
 def declared_unit(raster: Raster, bands: Sequence[int]) -> SarUnit | None:
-    """Return the unit that the tags of a file name, if it is one that we know."""
+    """Return the unit that the tags of a file name, if it is one that we know.
+
+    Raises:
+        UserError: it says that bands are the parts of complex numbers.
+    """
     tags = {key.casefold(): value for key, value in raster.source.tags().items()}
-    texts = [raster.source.units[bands[0] - 1], tags.get("unit"), tags.get("units")]
-    return next((unit for text in texts if text and (unit := _UNIT_WORDS.get(text.strip().casefold()))), None)
+    for text in (raster.source.units[bands[0] - 1], tags.get("unit"), tags.get("units")):
+        words = (text or "").casefold().split()
+        unit = _UNIT_WORDS.get(" ".join(words)) or _UNIT_WORDS.get(words[0] if words else "")
+        if unit is not None:
+            return unit
+        if words[:1] == ["complex"] and "complex" not in raster.source.dtypes[bands[0] - 1]:
+            raise UserError(
+                f"SAR raster '{raster.path}' holds '{text}' in bands of real numbers; detect it to power first (I * I "
+                "+ Q * Q, a band for each polarisation)"
+            )
+    return None
 
 
 def open_clouds(stack: ExitStack, path: str) -> CloudSource:

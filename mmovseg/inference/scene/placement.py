@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from mmovseg.data.raster import Raster
 from mmovseg.errors import UserError
 from mmovseg.inference.grid import Grid, grid_of, map_point
@@ -13,6 +15,7 @@ from mmovseg.inference.scene.warp import PixelMap
 
 _LARGEST_LATITUDE_DEG = 90.0 + 1e-6
 _LARGEST_LONGITUDE_DEG = 540.0
+_MOST_RATIO = 1000
 
 
 def placed_grid(raster: Raster) -> Grid:
@@ -98,7 +101,21 @@ def check_together(grid: Grid, source: Placed, *, warnings: list[str]) -> PixelM
         raise UserError(
             f"'{grid.source}' ({_spell_bounds(grid)}) and '{other.source}' ({_spell_bounds(other)}) do not overlap"
         )
+    _check_sizes(grid, other, pixel_map)
     return pixel_map
+
+
+def _check_sizes(grid: Grid, other: Grid, pixel_map: PixelMap) -> None:
+    """Refuse pixels that cannot be of one scene, such as those of a mistyped transform."""
+    jacobian = pixel_map.jacobian()
+    down, across = (1.0, 1.0) if jacobian is None else np.abs(jacobian).max(axis=0).tolist()
+    crossed = math.sqrt(down) * math.sqrt(across)
+    if not 1 / _MOST_RATIO <= crossed <= _MOST_RATIO:
+        spans = 1 / max(crossed, 1e-300)
+        raise UserError(
+            f"a pixel of '{other.source}' spans {spans:.4g} pixels of the map, which has those of '{grid.source}'; at "
+            f"most {_MOST_RATIO} times larger or smaller ones can be laid over each other"
+        )
 
 
 def _pixel_by_pixel(grid: Grid, other: Grid, warnings: list[str]) -> PixelMap:

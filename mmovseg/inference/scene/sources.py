@@ -156,7 +156,7 @@ class PlaceSource:
 
     def __init__(self, raster: Raster) -> None:
         self.raster = raster
-        self.bands = (1,)
+        self.bands: tuple[int, ...] = (1,)
 
 
 class CloudSource:

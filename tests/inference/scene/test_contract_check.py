@@ -81,6 +81,17 @@ def test_a_named_unit_becomes_the_models(tmp_path, model, unit):
     assert scene.facts["sar"]["unit"] == unit and not scene.warnings
 
 
+@pytest.mark.parametrize("text", ["linear", "Linear sigma nought", "power"])
+def test_units_are_known_by_their_first_word(tmp_path, text):
+    scene, _ = opened(contract(), sar=write_sar(tmp_path, "linear", tag=text))
+    assert scene.facts["sar"]["unit"] == "linear"
+
+
+def test_parts_of_complex_numbers_are_no_polarisations(tmp_path):
+    with pytest.raises(UserError, match=r"holds 'complex amplitude \(I, Q\)' in bands of real numbers; detect it"):
+        opened(contract(), sar=write_sar(tmp_path, "linear", tag="complex amplitude (I, Q)"))
+
+
 def test_what_a_file_says_wins_over_what_the_model_reads(tmp_path):
     _, window = opened(contract(), sar=write_sar(tmp_path, "linear", tag="linear"))
     np.testing.assert_allclose(window.sar, values_in("db"), atol=1e-4)
@@ -146,6 +157,8 @@ def test_too_many_too_few_and_other_polarisations(tmp_path):
     assert scene.facts["sar"]["bands"] == [3, 1]
     path = write_sar(tmp_path, sar=four, names=("HH", "VH", "HV", "VV"))
     assert opened(contract(), sar=path)[0].facts["sar"]["bands"] == [4, 2]
+    assert "one value only (0, 0)" in refusal(contract(), sar=write_sar(tmp_path, sar=np.zeros_like(four[..., :2])))
+    path = write_sar(tmp_path, sar=four, names=("HH", "VH", "HV", "VV"))
     with pytest.raises(UserError, match=r"--sar-bands names 3 bands of .*sar.tif', the model reads 2 \(VV, VH\)"):
         opened(contract(), sar=path, sar_bands=(1, 2, 3))
     with pytest.raises(UserError, match=r"sar.tif' has 4 bands, no band 7"):
@@ -176,6 +189,8 @@ def test_optical_ranges_that_show_nothing(tmp_path):
     assert "for example 0 0.3" in sentence
     scene, _ = opened(contract(), optical=reflectance, optical_range=(0.0, 0.3))
     assert not scene.warnings
+    nothing = write(np.full((*SHAPE, 3), 255, np.uint8))
+    assert "holds one value only (255, 255, 255) wherever" in refusal(contract(), optical=nothing)
     overcast = write(rng.integers(4000, 9000, (*SHAPE, 3)).astype(np.uint16))
     scene, _ = opened(contract(), optical=overcast)
     assert "as thick cloud is" in scene.warnings[0]

@@ -123,6 +123,8 @@ def test_places_that_do_not_fit(tmp_path):
     far = write_raster(tmp_path / "far.tif", SAR, transform=Affine(10, 0, 700000, 0, -10, 5700000))
     sentence = refusal(optical, far)
     assert "longitude 4.4387 to 4.4527" in sentence and "longitude 5.8" in sentence and "do not overlap" in sentence
+    vast = write_raster(tmp_path / "vast.tif", SAR, transform=Affine(1e300, 0, 600000, 0, -1e300, 5700000))
+    assert "a pixel of '" in refusal(optical, vast) and "times larger or smaller" in refusal(optical, vast)
     australia = write_raster(tmp_path / "aus.tif", SAR, crs="EPSG:28355", transform=PLACE)
     assert "do not overlap" in refusal(optical, australia)
     bare = write_raster(tmp_path / "bare.tif", SAR, crs=None, transform=Affine.identity())
