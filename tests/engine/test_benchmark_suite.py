@@ -45,7 +45,7 @@ def test_the_rows_cover_what_is_asked_for():
     assert {(row.settings["batch"], row.settings["classes"]) for row in models} == {(1, 6), (8, 6)}
     assert [ROWS[f"classes/{count}"].settings["classes"] for count in (5, 20, 150, 847)] == [5, 20, 150, 847]
     at_once = ROWS["classes/150-at-once"].settings
-    assert at_once["overrides"][-1] == "+model.head.class_chunk=null"
+    assert at_once["overrides"][-1] == "+model.head.class_chunk=150"
     for row in ROWS.values():
         assert all(names.index(need) < names.index(row.name) for need in row.needs)
         assert len(row.digest) == 64 and json.dumps(row.settings)

@@ -26,6 +26,7 @@ from mmovseg.engine.benchmark.timing import repeat
 from mmovseg.engine.cost_inputs import made_up_vocabulary
 from mmovseg.engine.stopwatch import Clock
 from mmovseg.evaluation import OVSegEvaluator
+from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
 
 _BATCH = 8
 _KINDS = ("optical", "sar", "label")
@@ -101,22 +102,20 @@ def measure_windows(settings: Mapping[str, Any], clock: Clock) -> dict[str, Any]
     Returns:
         ``seconds`` of every window, ``images`` and ``pixels`` of a window, and what `repeat` gives.
     """
-    from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
-
     side = min(settings["pixels"], settings["scene_pixels"])
     with tempfile.TemporaryDirectory() as folder:
-        inputs = SceneInputs(**write_scene(Path(folder) / "scene", settings["scene_pixels"], settings["source"]))
+        inputs = write_scene(Path(folder) / "scene", settings["scene_pixels"], settings["source"])
         with ScenePair(inputs, contract=None) as pair:
             starts = _starts(pair.grid.height, pair.grid.width, side)
             found = repeat(lambda: pair.read(*next(starts), side, side), clock, seconds=settings["seconds"])
     return found | {"images": 1, "pixels": side * side}
 
 
-def write_scene(folder: Path, pixels: int, source: str) -> dict[str, str]:
-    """Write a scene of MiniEarth and return what `SceneInputs` is told of it: ``optical`` and ``sar``."""
+def write_scene(folder: Path, pixels: int, source: str) -> SceneInputs:
+    """Write a square scene of MiniEarth, its SAR ``aligned`` or ``warped`` as of `measure_windows`."""
     grid: dict[str, Any] = {"sar_crs": "EPSG:32633", "sar_gsd_m": 5.0} if source == "warped" else {}
     write_miniearth_scene(folder, height=pixels, width=pixels, clouds="varied", **grid)
-    return {"optical": str(folder / "optical.tif"), "sar": str(folder / "sar.tif")}
+    return SceneInputs(optical=str(folder / "optical.tif"), sar=str(folder / "sar.tif"))
 
 
 def _starts(height: int, width: int, side: int) -> Iterator[tuple[int, int]]:

@@ -145,7 +145,10 @@ def _class_rows(scope: Scope) -> list[Row]:
         rows.append(Row(f"classes/{count}", "classes", "model", base | {"classes": count}, needs))
     if len(rows) > 2:
         together = sorted(scope.classes)[-2]
-        settings = base | {"classes": together, "overrides": [*base["overrides"], "+model.head.class_chunk=null"]}
+        settings = base | {
+            "classes": together,
+            "overrides": [*base["overrides"], f"+model.head.class_chunk={together}"],
+        }
         rows.append(Row(f"classes/{together}-at-once", "classes", "model", settings, (f"classes/{together}",)))
     return rows
 

@@ -16,6 +16,8 @@ from mmovseg.engine.benchmark.data_rows import write_scene
 from mmovseg.engine.run import forget_foundation_weights
 from mmovseg.engine.stopwatch import Clock, OtherLoad
 from mmovseg.inference.predictor import Predictor
+from mmovseg.inference.scene.options import SceneOptions
+from mmovseg.inference.scene.run import predict_scene
 
 PROMPTS = "bareland, rangeland, farmland, forest, city, road, water"
 _RUNS = 3
@@ -30,14 +32,10 @@ def measure_scene(settings: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
         ``seconds`` of every whole call, ``model_seconds`` of the model in it, ``spent`` the medians by kind of work,
         ``classes``, ``pixels``, and ``other_cores``.
     """
-    from mmovseg.inference.scene.options import SceneOptions
-    from mmovseg.inference.scene.rasters import SceneInputs
-    from mmovseg.inference.scene.run import predict_scene
-
     options = SceneOptions(confidence=True, quality=True, show_progress=False)
     with tempfile.TemporaryDirectory() as folder:
         predictor = Predictor(settings["scene_config"], _weights(settings, Path(folder)), settings["device"])
-        inputs = SceneInputs(**write_scene(Path(folder) / "scene", settings["scene_pixels"], "warped"))
+        inputs = write_scene(Path(folder) / "scene", settings["scene_pixels"], "warped")
         predict_scene(predictor, inputs, PROMPTS, Path(folder) / "first.tif", options=options)
         seconds, reports, others = [], [], OtherLoad()
         for number in range(_RUNS):
