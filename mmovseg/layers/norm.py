@@ -62,6 +62,15 @@ class PixelNorm(nn.Module):
         return x if valid is None else torch.where(valid.unsqueeze(-3), x, torch.zeros_like(x))
 
 
+def same_constants(one: PixelNorm | SourceNorm, other: PixelNorm | SourceNorm) -> bool:
+    """Whether both normalise every image to the same values."""
+    if one is other:
+        return True
+    if not isinstance(one, PixelNorm) or not isinstance(other, PixelNorm) or one.clip != other.clip:
+        return False
+    return torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
+
+
 class SourceNorm(nn.Module):
     """One `PixelNorm` a source, for a mix of sensors whose values mean different things.
 

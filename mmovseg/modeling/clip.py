@@ -25,6 +25,8 @@ WordChoice = Literal["all", "first"]
 # Templates that belong to a head. Paper Sec. 3.2.3: "a photo of {CLASSLIST}"; the release has one fixed sentence.
 TEMPLATES: dict[str, tuple[str, ...]] = {"paper": ("a photo of {}",), "released": ("A photo of a {} in the scene",)}
 
+_PROMPTS_AT_ONCE = 64  # bounds the memory of long vocabularies; larger portions are no faster
+
 
 class OpenCLIPEncoder(nn.Module):
     """open_clip CLIP with dense visual features, block taps and cached vocabulary embeddings.
@@ -128,7 +130,7 @@ class OpenCLIPEncoder(nn.Module):
             if number == len(blocks) and self.dense != "tokens":
                 tokens = _value_path(block, tokens, self.dense)
             else:
-                tokens = block(tokens)
+                tokens = _attend(block, tokens)
             if number in self.taps:
                 outputs[f"block{number}"] = _to_map(tokens, grid)
         outputs["dense"] = _to_map(visual.ln_post(tokens) @ visual.proj, grid)
@@ -138,12 +140,18 @@ class OpenCLIPEncoder(nn.Module):
         visual = self.model.visual
         patches = visual.conv1(x).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(patches.dtype).expand(len(x), 1, -1)
+        positions = self._positions(grid).to(patches.dtype)
+        return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions)
+
+    def _positions(self, grid: tuple[int, int]) -> Tensor:
+        """Positions of the class token and of a grid of patches, (1 + h*w, C)."""
+        visual = self.model.visual
         positions = visual.positional_embedding
-        if grid != tuple(visual.grid_size):
-            table = positions[1:].T.reshape(1, -1, *visual.grid_size)
-            table = F.interpolate(table.float(), size=grid, mode="bicubic", align_corners=False)
-            positions = torch.cat([positions[:1], table.flatten(2)[0].T.to(positions.dtype)])
-        return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype))
+        if grid == tuple(visual.grid_size):
+            return positions
+        table = positions[1:].T.reshape(1, -1, *visual.grid_size)
+        table = F.interpolate(table.float(), size=grid, mode="bicubic", align_corners=False)
+        return torch.cat([positions[:1], table.flatten(2)[0].T.to(positions.dtype)])
 
     # ------------------------------------------------------------------ text side
 
@@ -171,7 +179,10 @@ class OpenCLIPEncoder(nn.Module):
     def _embed_words(self, words: list[tuple[str, ...]]) -> Tensor:
         prompts = [template.format(word) for group in words for word in group for template in self.templates]
         owner = [index for index, group in enumerate(words) for _ in range(len(group) * len(self.templates))]
-        features = self.encode_texts(prompts)
+        # With gradients all activations stay anyway.
+        portion = len(prompts) if torch.is_grad_enabled() else _PROMPTS_AT_ONCE
+        parts = [self.encode_texts(prompts[start : start + portion]) for start in range(0, len(prompts), portion)]
+        features = torch.cat(parts)
         index = torch.tensor(owner, device=features.device)
         summed = features.new_zeros(len(words), features.shape[1]).index_add(0, index, features)
         return F.normalize(summed, dim=1)
@@ -183,8 +194,18 @@ class OpenCLIPEncoder(nn.Module):
 
 
 def _to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(N, 1 + h*w, C) with a class token in front -> (N, C, h, w)."""
-    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid).contiguous()
+    """(N, 1 + h*w, C) with a class token in front -> (N, C, h, w), a view."""
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+
+
+def _attend(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
+    """Return ``block(x)``. Its `nn.MultiheadAttention` would write out the attention matrix; here it is fused."""
+    attention = block.attn
+    qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    x = x + block.ls_1(attention.out_proj(mixed))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def _value_path(block: ResidualAttentionBlock, x: Tensor, mode: DenseMode) -> Tensor:

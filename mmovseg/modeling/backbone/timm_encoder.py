@@ -147,13 +147,14 @@ class TimmEncoder(Backbone):
                 return_prefix_tokens=self.has_class_token,
                 norm=True,
                 stop_early=True,
-                output_fmt="NCHW",
+                output_fmt="NLC",
                 intermediates_only=True,
             )
-        if not self.has_class_token:
-            return dict(zip(self.feature_names, outputs, strict=True)), {}
-        maps = {name: output[0] for name, output in zip(self.feature_names, outputs, strict=True)}
-        return maps, {name: output[1][:, 0] for name, output in zip(self.feature_names, outputs, strict=True)}
+        grid = (x.shape[-2] // self.patch_size, x.shape[-1] // self.patch_size)
+        named = dict(zip(self.feature_names, outputs, strict=True))
+        tokens = {name: output[0] for name, output in named.items()} if self.has_class_token else named
+        maps = {name: patches.transpose(1, 2).unflatten(2, grid) for name, patches in tokens.items()}  # views
+        return maps, {name: output[1][:, 0] for name, output in named.items()} if self.has_class_token else {}
 
 
 class _ValueOnly(nn.Module):

@@ -60,6 +60,8 @@ class DenseFusion(nn.Module):
         Returns:
             block name -> (N, D_i, h_i, w_i).
         """
+        if self.share_projections and all(valid.get(modality) is None for modality in features):
+            return self._fuse_before_projection(features)
         fused: dict[str, Tensor] = {}
         for modality, maps in features.items():
             projections = self.projections["shared" if self.share_projections else modality]
@@ -67,4 +69,18 @@ class DenseFusion(nn.Module):
             for level, feature in maps.items():
                 term = weigh_by_share(projections[level](feature), mask)
                 fused[level] = fused[level] + term if level in fused else term
+        return fused
+
+    def _fuse_before_projection(self, features: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The same sum with half of the work: sigma is affine, so sigma(a) + sigma(b) = sigma(a + b) + sigma(0)."""
+        first, *others = features.values()
+        fused = {}
+        for level, feature in first.items():
+            layer = self.projections["shared"][level]
+            total = feature
+            for other in others:
+                total = total + other[level]
+            fused[level] = layer(total)
+            if others:
+                fused[level] = fused[level] + len(others) * layer.bias[:, None, None]
         return fused

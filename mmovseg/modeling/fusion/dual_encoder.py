@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmovseg.layers.conv import (
     GuidedDoubleConv,
+    WideConv2d,
     join_guidance,
     masked_mean_pool,
     resize,
@@ -25,6 +26,7 @@ from mmovseg.layers.conv import (
     weigh_by_share,
 )
 from mmovseg.modeling.fusion.dense import DenseFusion
+from mmovseg.modeling.fusion.passes import plan_passes
 from mmovseg.modeling.losses import pixel_cross_entropy
 
 
@@ -42,13 +44,16 @@ class SimilarityFusion(nn.Module):
         self.scale = scale
         self.embed_dense = nn.Conv2d(1, channels, 7, padding=3)
         self.embed_global = nn.Conv2d(1, channels, 7, padding=3)
-        self.fuse = nn.Conv2d(2 * channels, channels, 7, padding=3)
+        self.fuse = WideConv2d(2 * channels, channels, 7, padding=3)
 
     def forward(self, dense: Tensor, globally: Tensor) -> Tensor:
         """Fuse two (N*K, 1, h, w) cosine maps in [-1, 1] into (N*K, C, h, w) in (0, 2)."""
-        dense = torch.sigmoid(self.embed_dense(dense * self.scale))
-        globally = torch.sigmoid(self.embed_global(globally * self.scale))
-        return torch.sigmoid(self.fuse(torch.cat([dense, globally], dim=1))) + globally
+        # One convolution for both, with zeros where a map must not see the other, gives them side by side at once.
+        weights = self.embed_dense.weight * self.scale, self.embed_global.weight * self.scale
+        weight = torch.cat([F.pad(weights[0], (0, 0, 0, 0, 0, 1)), F.pad(weights[1], (0, 0, 0, 0, 1, 0))])
+        bias = torch.cat([self.embed_dense.bias, self.embed_global.bias])
+        both = F.conv2d(torch.cat([dense, globally], dim=1), weight, bias, padding=3).sigmoid_()
+        return self.fuse(both).sigmoid_() + both[:, len(weights[0]) :]
 
     def match(self, fused: Tensor) -> Tensor:
         """Read h_fuse as one map, for pictures: (..., C, h, w) -> (..., h, w), higher where the match is better.
@@ -64,22 +69,65 @@ class SimilarityFusion(nn.Module):
 
 
 @dataclass
+class _Compared:
+    """A map that is compared with the names.
+
+    Products with the names are weighted, not the map brought to unit length: the same cosines, and a map of one channel
+    a name to write instead of D.
+
+    Attributes:
+        feature: (N, D, h, w).
+        weight: (N, 1, h, w), one over the length of the feature, times `share`.
+        share: (N, 1, h, w) in [0, 1], how much of a cell the map speaks for; None = for all of it.
+    """
+
+    feature: Tensor
+    weight: Tensor
+    share: Tensor | None
+
+    @classmethod
+    def make(cls, feature: Tensor, seen: Tensor | None = None) -> _Compared:
+        """Weigh a map; `seen` (N, 1, H, W) bool tells where it has something to say."""
+        weight = 1 / torch.linalg.vector_norm(feature, dim=1, keepdim=True).clamp_min(1e-12)
+        if seen is None:
+            return cls(feature, weight, None)
+        share = masked_mean_pool(seen, (feature.shape[-2], feature.shape[-1])).to(feature.dtype)
+        return cls(feature, weight * share, share)
+
+    def of(self, images: slice) -> _Compared:
+        """The part of some images."""
+        return _Compared(
+            self.feature[images], self.weight[images], self.share[images] if self.share is not None else None
+        )
+
+    def similarity(self, text: Tensor) -> Tensor:
+        """Cosines (N, K, h, w) with (K, D) unit-length names, times `share`."""
+        places = self.feature.flatten(2)
+        products = torch.bmm(text.to(places.dtype).expand(len(places), -1, -1), places)
+        return products.unflatten(2, self.feature.shape[-2:]) * self.weight
+
+
+@dataclass
 class _ImageFeatures:
     """What all classes of a batch are compared with or guided by.
 
     Attributes:
-        z: (N, D, h, w) unit-length global map, times `z_share`; None = the coarsest dense similarity alone speaks.
-        z_share: (N, 1, h, w) weight of `z` in [0, 1], the coarsest dense similarity has the rest; None = 1 everywhere.
-        fused: level -> (N, D, h_i, w_i) unit-length f_d, times its share.
-        fused_share: level -> (N, 1, h_i, w_i) weight of `fused`, the global similarity has the rest; empty = 1.
+        z: the global map; None = the coarsest dense similarity alone speaks. Where `z` has no share, that one does.
+        fused: level -> f_d. Where it has no share, the global similarity has it.
         guidance: (N, G, h, w) of the two decoder steps.
     """
 
-    z: Tensor | None
-    z_share: Tensor | None
-    fused: dict[str, Tensor]
-    fused_share: dict[str, Tensor]
+    z: _Compared | None
+    fused: dict[str, _Compared]
     guidance: list[Tensor | None]
+
+    def of(self, images: slice) -> _ImageFeatures:
+        """The part of some images."""
+        return _ImageFeatures(
+            self.z.of(images) if self.z is not None else None,
+            {level: compared.of(images) for level, compared in self.fused.items()},
+            [guide[images] if guide is not None else None for guide in self.guidance],
+        )
 
 
 class DualEncoderFusionHead(nn.Module):
@@ -113,8 +161,8 @@ class DualEncoderFusionHead(nn.Module):
         similarity_scale: see `SimilarityFusion`.
         share_projections: see `DenseFusion`.
         use_clip_guidance: False for models that never see an optical image.
-        class_chunk: at inference, decode at most this many classes at once, so that memory does not grow with the
-            vocabulary; None = all at once.
+        class_chunk: at inference, decode at most this many classes at once; None = as many as `plan_passes` says. But
+            for the scores themselves, memory does not grow with the vocabulary.
     """
 
     # Logits go to the network's input grid first and from there to the raster.
@@ -206,14 +254,23 @@ class DualEncoderFusionHead(nn.Module):
         if clip is None and z_sar is None and not dense:
             raise ValueError("the head needs optical or SAR features, got neither")
         fused = self.dense(dense, valid) if self.dense is not None and dense else {}
-        z, z_share = _global_map(clip, z_sar, clip_sees)
-        shares = {} if dense_see is None else {level: _share(dense_see, feature) for level, feature in fused.items()}
-        unit = {level: F.normalize(feature, dim=1) for level, feature in fused.items()}
-        unit = {level: feature * shares[level] if shares else feature for level, feature in unit.items()}
-        guidance = [self._guide(step, clip, fused, self._size(grid, step), (clip_sees, dense_see)) for step in range(2)]
-        features = _ImageFeatures(z, z_share, unit, shares, guidance)
-        chunk = len(text) if self.training or not self.class_chunk else self.class_chunk
-        return torch.cat([self._score(part, features, grid, explain) for part in text.split(chunk)], dim=1)
+        features = _ImageFeatures(
+            z=_global_map(clip, z_sar, clip_sees),
+            fused={level: _Compared.make(feature, dense_see) for level, feature in fused.items()},
+            guidance=[
+                self._guide(step, clip, fused, self._size(grid, step), (clip_sees, dense_see)) for step in range(2)
+            ],
+        )
+        rows: list[Tensor] = []
+        shown: list[dict[str, Tensor]] = []
+        for images, names in plan_passes(self, _batch_size(clip, z_sar, dense), len(text), grid, self.class_chunk):
+            part = features.of(images)
+            shown.append({})
+            stages = shown[-1] if explain is not None else None
+            rows.append(_join([self._score(text[chosen], part, grid, stages) for chosen in names], dim=1))
+        if explain is not None:
+            explain |= {name: torch.cat([stages[name] for stages in shown]) for name in shown[0]}
+        return _join(rows, dim=0)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Softmax cross-entropy over the classes asked for, see `pixel_cross_entropy`."""
@@ -249,11 +306,11 @@ class DualEncoderFusionHead(nn.Module):
         self, text: Tensor, features: _ImageFeatures, grid: tuple[int, int]
     ) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
         """Cosines with the names: (dense, global) of each level at its size, and what `explain` shows of them."""
-        dense_maps = {level: torch.einsum("ndhw,kd->nkhw", map_, text) for level, map_ in features.fused.items()}
+        dense_maps = {level: compared.similarity(text) for level, compared in features.fused.items()}
         stand_in = dense_maps.get(self.levels[-1])
-        global_map = torch.einsum("ndhw,kd->nkhw", features.z, text) if features.z is not None else stand_in
+        global_map = features.z.similarity(text) if features.z is not None else stand_in
         assert global_map is not None
-        share = features.z_share if stand_in is not None else None
+        share = features.z.share if features.z is not None and stand_in is not None else None
 
         def globally(size: tuple[int, int]) -> Tensor:
             found = resize(global_map, size)
@@ -264,9 +321,8 @@ class DualEncoderFusionHead(nn.Module):
             size = self._size(grid, index)
             whole = globally(size)
             local = resize(dense_maps[level], size) if dense_maps else whole
-            if features.fused_share:
-                local = local + (1 - resize(features.fused_share[level], size)) * whole
-            pairs.append((local, whole))
+            rest = features.fused[level].share if dense_maps else None
+            pairs.append((local if rest is None else local + (1 - resize(rest, size)) * whole, whole))
         shown = globally((global_map.shape[-2], global_map.shape[-1]))
         return pairs, {"global_similarity": shown, "dense_similarity": stand_in if stand_in is not None else shown}
 
@@ -292,22 +348,22 @@ class DualEncoderFusionHead(nn.Module):
         return logits
 
 
-def _share(seen: Tensor, like: Tensor) -> Tensor:
-    """Share of True pixels in each cell of the grid of `like`, in its dtype."""
-    return masked_mean_pool(seen, (like.shape[-2], like.shape[-1])).to(like.dtype)
+def _join(parts: list[Tensor], *, dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
 
 
-def _global_map(
-    clip: Mapping[str, Tensor] | None, z_sar: Tensor | None, clip_sees: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """`z` and `z_share` of `_ImageFeatures`."""
+def _batch_size(
+    clip: Mapping[str, Tensor] | None, z_sar: Tensor | None, dense: Mapping[str, Mapping[str, Tensor]]
+) -> int:
+    if clip is not None:
+        return len(clip["dense"])
+    return len(z_sar) if z_sar is not None else len(next(iter(next(iter(dense.values())).values())))
+
+
+def _global_map(clip: Mapping[str, Tensor] | None, z_sar: Tensor | None, clip_sees: Tensor | None) -> _Compared | None:
+    """`z` of `_ImageFeatures`."""
     if clip is None:
-        return (F.normalize(z_sar, dim=1) if z_sar is not None else None), None
-    z_rgb = clip["dense"]
+        return _Compared.make(z_sar) if z_sar is not None else None
     if z_sar is not None:
-        return F.normalize(weigh_by_share(z_rgb, clip_sees) + z_sar, dim=1), None
-    z = F.normalize(z_rgb, dim=1)
-    if clip_sees is None:
-        return z, None
-    share = _share(clip_sees, z)
-    return z * share, share
+        return _Compared.make(weigh_by_share(clip["dense"], clip_sees) + z_sar)
+    return _Compared.make(clip["dense"], clip_sees)

@@ -24,6 +24,7 @@ from mmovseg.layers.conv import GuidedUpsampling, fill_in, join_guidance, resize
 from mmovseg.layers.window_attention import WindowAttentionPair
 from mmovseg.modeling.fusion.dense import DenseFusion
 from mmovseg.modeling.fusion.dual_encoder import SimilarityFusion
+from mmovseg.modeling.fusion.passes import plan_passes
 from mmovseg.modeling.losses import IgnoredPixels, pixel_binary_cross_entropy
 
 
@@ -74,8 +75,8 @@ class CostAggregationHead(nn.Module):
         window, pooling, class_padding: see `GuidedWindowBlock` and `ClassAttentionBlock`.
         ignored_pixels: see `pixel_binary_cross_entropy`. The default is what the released weights were trained with;
             ``exclude`` is the better choice for training of one's own.
-        class_chunk: at inference, treat at most this many classes at once wherever classes are independent, so that
-            memory does not grow with the vocabulary; None = all at once.
+        class_chunk: at inference, treat at most this many classes at once wherever classes are independent; None = as
+            many as `plan_passes` says. Memory then grows with the vocabulary by the coarse volume and the scores alone.
 
     Raises:
         UserError: strides or widths that do not fit each other, or an unknown `ignored_pixels`.
@@ -237,15 +238,9 @@ class CostAggregationHead(nn.Module):
         words = F.relu(self.text_guidance(text))
         volume = fused = self._by_class(self._fuse, torch.stack([globally, densely], dim=2))
         for layer in self.layers:
-            volume = self._by_class(partial(_attend_places, layer.spatial, context), volume)
+            volume = self._by_class(partial(_attend_places, layer.spatial), volume, context)
             volume = layer.classes(volume, words)
-
-        def decode(x: Tensor, count: int) -> Tensor:
-            for stage, guide in zip(self.decoder, guidance, strict=True):
-                x = stage(x, guide, count)
-            return self.classifier(x)
-
-        logits = self._by_class(decode, volume)[:, :, 0]
+        logits = self._by_class(self._decode, volume, *guidance)[:, :, 0]
         if explain is not None:
             explain |= {"global_similarity": globally, "dense_similarity": densely, "fused": self.fusion.match(fused)}
             explain |= {"aggregated": volume.mean(dim=2), "scores": logits}
@@ -280,18 +275,28 @@ class CostAggregationHead(nn.Module):
             parts.append(weigh_by_share(guide, seen[1]) if guide is not None else None)
         return join_guidance(parts)
 
+    def _decode(self, x: Tensor, count: int, *guidance: Tensor | None) -> Tensor:
+        """(N*K, C, h, w) -> (N*K, 1, 4h, 4w)."""
+        for stage, guide in zip(self.decoder, guidance, strict=True):
+            x = stage(x, guide, count)
+        return self.classifier(x)
+
     def _fuse(self, x: Tensor, _: int) -> Tensor:
         """(N*K, 2, h, w) cosines, CLIP's first -> (N*K, C, h, w)."""
         return self.fusion(x[:, 1:], x[:, :1])
 
-    def _by_class(self, step: Callable[[Tensor, int], Tensor], x: Tensor) -> Tensor:
-        """Apply ``step(maps (N*K', ...), K')`` to (N, K, ...) maps, at inference in chunks of K' classes."""
-        chunk = x.shape[1] if self.training or not self.class_chunk else self.class_chunk
-        parts = [
-            step(part.flatten(0, 1), part.shape[1]).unflatten(0, (-1, part.shape[1])) for part in x.split(chunk, dim=1)
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    def _by_class(self, step: Callable[..., Tensor], x: Tensor, *shared: Tensor | None) -> Tensor:
+        """Apply ``step(maps (N'*K', ...), K', *shared (N', ...))`` to (N, K, ...) maps, at inference in portions."""
+        stride = self.strides[2]
+        grid = (x.shape[-2] * stride, x.shape[-1] * stride)
+        rows = []
+        for images, names in plan_passes(self, x.shape[0], x.shape[1], grid, self.class_chunk):
+            own = [value[images] if value is not None else None for value in shared]
+            parts = [(x[images, chosen].flatten(0, 1), chosen.stop - chosen.start) for chosen in names]
+            done = [step(part, count, *own).unflatten(0, (-1, count)) for part, count in parts]
+            rows.append(done[0] if len(done) == 1 else torch.cat(done, dim=1))
+        return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-def _attend_places(block: WindowAttentionPair, context: Tensor, x: Tensor, num_classes: int) -> Tensor:
+def _attend_places(block: WindowAttentionPair, x: Tensor, num_classes: int, context: Tensor) -> Tensor:
     return block(x, context, num_classes)

@@ -17,7 +17,7 @@ from mmovseg.checkpoint.encoder_contract import check_encoder_contract
 from mmovseg.data.sample import MODALITIES, Modality, ModelInput, Prediction
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import resize, weigh_by_share
-from mmovseg.layers.norm import PixelNorm, SourceNorm
+from mmovseg.layers.norm import PixelNorm, SourceNorm, same_constants
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
 from mmovseg.modeling.fusion import DualEncoderFusionHead, build_head
@@ -29,6 +29,8 @@ from mmovseg.modeling.meta_arch.batching import (
     shared_vocabulary,
     without_blank,
 )
+
+_MAPS_AT_ONCE = 16  # when scores are resized twice
 
 
 @META_ARCH_REGISTRY.register()
@@ -103,6 +105,10 @@ class MMOVSeg(nn.Module):
         if clip_bands is not None and optical_encoder is not None and optical_norm is None:
             raise UserError("clip_bands needs an optical_norm: the optical encoder reads all channels, CLIP only some")
         self.clip_bands = tuple(int(band) for band in clip_bands) if clip_bands is not None else None
+        # Otherwise both read one and the same normalised image.
+        self._dense_reads_apart = optical_norm is not None and (
+            clip_bands is not None or not same_constants(optical_norm, clip_norm)
+        )
         self.modality: Modality = modality
         self.clip_grid_stride = clip_grid_stride or clip.patch_size
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
@@ -177,14 +183,27 @@ class MMOVSeg(nn.Module):
                 scores in the order of the vocabulary asked for. Head ``paper``: logits, softmax over K gives
                 probabilities. Head ``released``: the probability of each class by itself. The largest wins in both.
         """
+        if not self.training:
+            scores, size = self.raw_scores(batched_inputs)
+            return [self._postprocess(maps, item, size) for maps, item in zip(scores, batched_inputs, strict=True)]
         logits, size = self._logits(batched_inputs)
-        if self.training:
-            target = batch_labels(batched_inputs, self.device)
-            # Labels cover the unpadded image, logits the padded one.
-            logits = resize(logits.float(), size)[..., : target.shape[-2], : target.shape[-1]]
-            return {"loss_sem_seg": self.head.loss(logits, target)}
-        scores = self.head.to_scores(logits.float())
-        return [self._postprocess(maps, item, size) for maps, item in zip(scores, batched_inputs, strict=True)]
+        target = batch_labels(batched_inputs, self.device)
+        # Labels cover the unpadded image, logits the padded one.
+        logits = resize(logits.float(), size)[..., : target.shape[-2], : target.shape[-1]]
+        return {"loss_sem_seg": self.head.loss(logits, target)}
+
+    def raw_scores(self, batched_inputs: Sequence[ModelInput]) -> tuple[Tensor, tuple[int, int]]:
+        """Scores on the head's own grid, for callers that resample or blend themselves.
+
+        Args:
+            batched_inputs: as for `forward`.
+
+        Returns:
+            (N, K, h, w) float32 scores as `forward` gives them, and the (height, width) in pixels that they cover: the
+            batch's largest image, padded at the bottom and right.
+        """
+        logits, size = self._logits(batched_inputs)
+        return self.head.to_scores(logits.float()), size
 
     @torch.no_grad()
     def explain(self, batched_inputs: Sequence[ModelInput]) -> list[dict[str, Tensor]]:
@@ -210,12 +229,10 @@ class MMOVSeg(nn.Module):
         use_optical, use_sar = self.modality != "sar", self.modality != "optical"
         view = partial(batch_view, inputs, multiple=self.multiple, padding_is_data=self.head.padding_is_data)
         for_clip = view("image", "valid", self.clip_norm, bands=self.clip_bands) if use_optical else None
-        dense_norm = self.optical_norm if self.optical_norm is not None else self.clip_norm
-        for_dense = (
-            view("image", "valid", dense_norm)
-            if use_optical and self.optical_encoder is not None and dense_norm is not self.clip_norm
-            else for_clip
-        )
+        for_dense = for_clip
+        if use_optical and self.optical_encoder is not None and self._dense_reads_apart:
+            assert self.optical_norm is not None
+            for_dense = view("image", "valid", self.optical_norm)
         sar = view("sar", "sar_valid", self.sar_norm) if use_sar and self.sar_norm is not None else None
         if for_clip is None and sar is None:
             raise UserError(f"modality '{self.modality}' finds neither 'image' nor 'sar' in the input '{name}'")
@@ -268,10 +285,19 @@ class MMOVSeg(nn.Module):
         With `resize_once` of the head and nothing to cut off, the first step is left out.
         """
         height, width = _image_size(item)
-        scores = scores[None]
-        if not (self.head.resize_once and (height, width) == padded):
-            scores = resize(scores, padded)[..., :height, :width]
-        return {"sem_seg": resize(scores, (item.get("height", height), item.get("width", width)))[0]}
+        final = (item.get("height", height), item.get("width", width))
+        once = self.head.resize_once and (height, width) == padded
+
+        def finish(maps: Tensor) -> Tensor:
+            maps = maps[None] if once else resize(maps[None], padded)[..., :height, :width]
+            return resize(maps, final)[0]
+
+        if once or final == (height, width):  # one resize at most
+            return {"sem_seg": finish(scores)}
+        whole = scores.new_empty(len(scores), *final)
+        for start in range(0, len(scores), _MAPS_AT_ONCE):  # never all classes at full size twice
+            whole[start : start + _MAPS_AT_ONCE] = finish(scores[start : start + _MAPS_AT_ONCE])
+        return {"sem_seg": whole}
 
     def count_parameters(self) -> dict[str, tuple[int, int]]:
         """Return (all, trainable) parameter counts by part, and their ``total``."""
