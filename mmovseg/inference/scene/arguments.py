@@ -130,6 +130,7 @@ def _add_written(group: argparse._ArgumentGroup) -> None:
         help="which sensors saw a pixel: OUTPUT.quality.tif (default: with --cloud-mask)",
     )
     group.add_argument("--polygons", metavar="FILE", help="the map as polygons, .gpkg or .geojson")
+    group.add_argument("--picture", metavar="FILE", help="rasters and map at a glance, a .png")
     group.add_argument(
         "--min-area", type=_number(0), default=0.0, metavar="M2", help="leave out smaller polygons, square metres"
     )
@@ -202,6 +203,8 @@ def scene_options(args: argparse.Namespace) -> SceneOptions:
     """
     if args.polygons is not None and args.list is not None:
         raise UserError("--polygons names one file, so it cannot be used with --list")
+    if args.picture is not None and args.list is not None:
+        raise UserError("--picture names one file, so it cannot be used with --list")
     return SceneOptions(
         tile=args.tile,
         overlap=args.overlap,
@@ -215,6 +218,7 @@ def scene_options(args: argparse.Namespace) -> SceneOptions:
         polygons=args.polygons,
         min_area_m2=args.min_area,
         simplify_m=args.simplify,
+        picture=args.picture,
         clouds=args.clouds,
         modality=args.modality,
         precision=args.precision,

@@ -32,6 +32,7 @@ class SceneOptions:
     anchor: of the lattice of windows, see `mmovseg.inference.scene.tiling.lattice_phase`.
     confidence, probabilities, quality: further rasters to write. A cloud mask asks for quality too.
     polygons: path of a .gpkg or .geojson, or None. min_area_m2: smaller polygons are left out. simplify_m: tolerance.
+    picture: path of a .png that shows rasters and map at a glance, or None.
     clouds: what the model is shown under a cloud mask: ``keep`` the clouded pixels, which it was trained to read, or
         ``withhold`` them, so that SAR alone decides there.
     precision: of the forward pass; ``auto`` = float32.
@@ -52,6 +53,7 @@ class SceneOptions:
     polygons: str | None = None
     min_area_m2: float = 0.0
     simplify_m: float = 0.0
+    picture: str | None = None
     clouds: CloudPolicy = "keep"
     modality: Modality = "both"
     precision: Precision = "auto"

@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
 import mmovseg
 from mmovseg.checkpoint.contract import InputContract, contract_from_dict
 from mmovseg.checkpoint.load import file_sha256
+from mmovseg.data.sar import SarUnit
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.engine.log import memory_status_mb, peak_memory_mb
 from mmovseg.engine.stopwatch import machine_name, reset_peak_memory
@@ -23,6 +24,7 @@ from mmovseg.inference.predictor import Predictor
 from mmovseg.inference.scene.layers import Layer, confidence_layer, label_layer, probability_layer, quality_layer
 from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.parts import PartStore
+from mmovseg.inference.scene.picture import check_picture_path, draw_map
 from mmovseg.inference.scene.plan import ScenePlan, describe, make_plan
 from mmovseg.inference.scene.polygons import check_polygon_path, write_polygons
 from mmovseg.inference.scene.processes import is_main, on_main, rank, together, world_size
@@ -95,6 +97,8 @@ def predict_scene(
     options = options or SceneOptions()
     output = _check_output(output, options)
     vocabulary = check_prompts(predictor, prompts)
+    if options.picture is not None:
+        check_picture_path(options.picture, vocabulary)
     with ScenePair(
         inputs, contract=_contract(predictor), modality=options.modality, override_contract=options.override_contract
     ) as pair:
@@ -310,8 +314,12 @@ def _finish(scene: _Scene, predictor: Predictor) -> list[Path]:
 def _report(scene: _Scene, files: Sequence[Path], total: float, loaded_mib: float | None) -> dict[str, Any]:
     """Write and print what came out."""
     timings: Timings = scene.stream.timings
-    report = {
-        "classes": class_report(files[0], scene.vocabulary),
+    classes = class_report(files[0], scene.vocabulary)
+    if scene.options.picture is not None:
+        _draw(scene, classes)
+        files = [*files, Path(scene.options.picture)]
+    report: dict[str, Any] = {
+        "classes": classes,
         "plan": scene.plan.to_dict(),
         "facts": scene.stream.pair.facts,
         "files": [str(path) for path in files],
@@ -328,3 +336,19 @@ def _report(scene: _Scene, files: Sequence[Path], total: float, loaded_mib: floa
     scene.say(text_table(rows, ["class", "pixels", "hectares"], text_columns=1))
     scene.say(f"wrote {', '.join(str(path) for path in [*files, target])}")
     return report
+
+
+def _draw(scene: _Scene, classes: Mapping[str, Mapping[str, Any]]) -> None:
+    assert scene.options.picture is not None
+    layers = [(layer, layer.path_of(scene.output)) for layer in scene.stream.layers if layer.name != "probabilities"]
+    hectares = {name: row["hectares"] for name, row in classes.items()}
+    contract = scene.stream.pair.contract
+    unit = contract.sar.unit if contract is not None and contract.sar is not None else "db"
+    draw_map(
+        scene.options.picture,
+        scene.stream.pair,
+        layers,
+        scene.vocabulary,
+        hectares=hectares,
+        sar_unit=cast(SarUnit, unit),
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
+from PIL import Image
 from rasterio.transform import Affine
 from torch import nn
 
@@ -16,6 +16,7 @@ from mmovseg.inference.scene.layers import BOTH, NEITHER, ONLY_OPTICAL, ONLY_SAR
 from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.parts import PartStore
 from mmovseg.inference.scene.plan import make_plan
+from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
 from mmovseg.inference.scene.run import predict_scene
 from mmovseg.inference.scene.stream import SceneStream
 from mmovseg.inference.scene.windows import WindowModel
@@ -303,3 +304,18 @@ def test_one_class_cannot_lose(tmp_path, predictor):
 def test_options_that_mean_nothing_are_refused(wrong):
     with pytest.raises(UserError, match="--"):
         options(**wrong)
+
+
+def test_the_picture_shows_what_was_read_and_mapped(tmp_path, predictor):
+    inputs, _, _ = write_pair(tmp_path, holes=True)
+    settings = options(picture=str(tmp_path / "map.png"), quality=True, confidence=True)
+    report = predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=settings)
+    assert report["files"][-1].endswith("map.png")
+    with Image.open(tmp_path / "map.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    labels = read(tmp_path / "map.tif")[0]
+    colors = predictor.ask_for(NAMES).colors
+    for value in np.unique(labels[labels != 255]):
+        assert (pixels == colors[value]).all(axis=1).sum() > 100
+    with pytest.raises(UserError, match="png"):
+        predict_scene(predictor, inputs, NAMES, tmp_path / "b.tif", options=options(picture="map.jpg"))
