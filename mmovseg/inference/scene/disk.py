@@ -25,6 +25,7 @@ _STDERR = 2
 
 GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
 """What rasterio raises: its own errors, and here and there GDAL's as they come."""
+DISK_ERRORS: tuple[type[Exception], ...] = (OSError, *GDAL_ERRORS)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def writing(path: Path, *, keeps: str = "") -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (OSError, *GDAL_ERRORS) as error:
+    except DISK_ERRORS as error:
         raise UserError(f"'{path}' cannot be written: {_reason(error, path)}{keeps}") from error
 
 

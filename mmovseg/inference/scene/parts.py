@@ -292,14 +292,14 @@ class PartStore:
                     return False
                 bands = (part.read(band) for band in part.indexes)
                 return part.tags().get(PLAN_TAG) == self._mark(index, bands)
-        except (OSError, *GDAL_ERRORS):
+        except DISK_ERRORS:
             return False
 
     def _mark(self, index: int, bands: Iterable[np.ndarray]) -> str:
         """Return what a part says about itself: plan, place and checksum, as GDAL does not notice every damage."""
         checksum = 0
         for band in bands:
-            checksum = zlib.crc32(np.ascontiguousarray(band), checksum)
+            checksum = zlib.crc32(np.ascontiguousarray(band).data, checksum)
         return f"{self.digest} {index} {checksum:08x}"
 
     def _check_room(self) -> None:
