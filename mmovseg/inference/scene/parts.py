@@ -29,6 +29,7 @@ from mmovseg.errors import UserError
 from mmovseg.inference.grid import Grid, map_point
 from mmovseg.inference.scene.cog import BLOCK, CACHE_BYTES, write_cog
 from mmovseg.inference.scene.disk import (
+    DISK_ERRORS,
     GDAL_ERRORS,
     DiskNeed,
     check_target,
