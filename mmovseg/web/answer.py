@@ -168,7 +168,8 @@ class MapMaker:
                     start = time.perf_counter()
                     predict_scene(self.predictor, inputs, vocabulary, folder / MAP_NAME, options=options)
                     seconds = time.perf_counter() - start
-                return self._show_upload(inputs, vocabulary, modality, folder / MAP_NAME, seconds)
+                answer = self._show_upload(inputs, vocabulary, modality, folder / MAP_NAME, seconds)
+                return replace(answer, facts=_spell_for_page(answer.facts, pair, Path(private)))
             except UserError as error:
                 raise UserError(_spell_for_page(str(error), pair, Path(private))) from error
 
@@ -202,6 +203,7 @@ class MapMaker:
             grid = pair.grid
             shape = view_shape(grid.height, grid.width)
             seen = pair.read(0, 0, grid.height, grid.width, out_shape=shape)
+            notes = pair.warnings
         with rasterio.open(path) as source:
             labels = source.read(1)
         optical = None if seen.optical is None else optical_to_rgb(seen.optical, seen.optical_valid)
@@ -212,6 +214,7 @@ class MapMaker:
         roles = [role for role, view in (("optical", optical), ("sar", sar)) if view is not None]
         seen_by = modality if modality != "both" and modality in roles else "both" if len(roles) == 2 else roles[0]
         facts = f"Your raster; {_spell_facts(grid, _SEEN_BY[seen_by], seconds)}"
+        facts += "".join(f" Note: {sentence}." for sentence in notes)
         return Answer(
             optical=None if optical is None else enlarge(optical),
             sar=None if sar is None else enlarge(sar),

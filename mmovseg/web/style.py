@@ -4,13 +4,16 @@ CSS = """
 .gradio-container { max-width: 1440px !important; margin: 0 auto !important; padding: 8px 16px 24px !important; }
 .gradio-container main { padding: 0 !important; }
 .gradio-container .main.fillable { padding: 8px 16px !important; }
+.gradio-container { --body-text-color-subdued: #475569; }
+.dark .gradio-container, .gradio-container.dark { --body-text-color-subdued: #cbd5e1; }
 .html-container { padding: 0 !important; }
 .masthead { display: flex; flex-wrap: wrap; align-items: baseline; gap: 4px 16px; margin-bottom: 10px; }
 .masthead h1 { font-size: 1.5rem; font-weight: 700; margin: 0 !important; letter-spacing: -0.01em; }
 .masthead p { margin: 0 !important; color: var(--body-text-color-subdued); }
 .caution { border-left: 4px solid #d97706; background: #fffbeb; color: #78350f; padding: 6px 12px; border-radius: 4px; }
 .dark .caution { background: #3b2a10; color: #fde68a; }
-.hint { margin: 0 !important; padding: 6px 12px; font-size: 0.8rem; color: var(--body-text-color-subdued); }
+.hint { margin: 0 !important; padding: 6px 12px; font-size: 0.8rem; }
+.hint { background: var(--block-background-fill); color: var(--body-text-color-subdued); }
 .message { padding: 4px 12px; border-radius: 4px; font-size: 0.9rem; border-left: 4px solid var(--color-accent); }
 .message.note { color: var(--body-text-color); background: var(--background-fill-secondary); }
 .message.error { border-color: #dc2626; background: #fef2f2; color: #7f1d1d; font-weight: 600; }

@@ -103,9 +103,9 @@ def legend_html(vocabulary: Vocabulary, shares: Sequence[Share]) -> str:
 
 
 def message_html(text: str, *, is_error: bool = False) -> str:
-    """Return one line below the button; the text is escaped."""
+    """Return one line below the button; the text is escaped and begins with a capital."""
     kind, role = ("error", "alert") if is_error else ("note", "status")
-    return f"<div class='message {kind}' role='{role}'>{html.escape(text)}</div>"
+    return f"<div class='message {kind}' role='{role}'>{html.escape(text[:1].upper() + text[1:])}</div>"
 
 
 def _hectares(value: float | None) -> str:

@@ -129,6 +129,9 @@ def test_png_without_a_place_has_no_hectares(maker, pair, tmp_path):
     image = write_raster(tmp_path / "a.png", pair[2].optical)
     answer = maker.map_upload(UploadedPair(str(image)), CLASSES, "both")
     assert all(share.hectares is None for share in answer.shares) and "no coordinate system" in answer.facts
+    sar = write_raster(tmp_path / "b.tif", pair[2].sar, crs=None, transform=None)
+    both = maker.map_upload(UploadedPair(str(image), str(sar)), CLASSES, "both")
+    assert "Note: " in both.facts and "a.png" in both.facts and str(maker.folder) not in both.facts
 
 
 def test_uploads_that_do_not_fit_are_refused_in_words_of_the_page(maker, pair, tmp_path):

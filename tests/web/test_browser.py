@@ -287,7 +287,7 @@ def test_the_map_of_a_scene_is_downloaded_as_geotiff(visitor):
 def test_mistakes_are_told_in_a_sentence(visitor):
     visitor.open()
     for names, sentence in (
-        ("water, water", "the list of classes names the class 'water' more than once"),
+        ("water, water", "The list of classes names the class 'water' more than once"),
         ("water", "'water' alone would win everywhere"),
     ):
         visitor.type_classes(names)
@@ -324,9 +324,9 @@ def test_files_that_are_refused_are_told_in_a_sentence(visitor, tmp_path):
     cut = write_raster(tmp_path / "cut.tif", np.random.default_rng(0).integers(0, 255, (90, 90, 3)).astype(np.uint8))
     cut.write_bytes(cut.read_bytes()[:9000])
     for path, sentence in (
-        (vrt, "the optical file 'looks_like.tif' is no GeoTIFF, PNG or JPEG; this page reads nothing else"),
+        (vrt, "The optical file 'looks_like.tif' is no GeoTIFF, PNG or JPEG; this page reads nothing else"),
         (large, "has 300 x 300 = 0.1 million pixels; this page takes 0.06 million"),
-        (cut, "the optical file 'cut.tif' is damaged or cut off"),
+        (cut, "The optical file 'cut.tif' is damaged or cut off"),
     ):
         visitor.open()
         visitor.choose("source", "Your own rasters")

@@ -58,7 +58,7 @@ def test_a_scene_is_asked_for():
         maker, *SAMPLE_FIELDS, *NO_UPLOAD, "water, road", "sar"
     )
     assert maker.asked == [("sample", 2, 55.0, "water, road", "sar")]
-    assert "one map" in status and optical.max() == 0 and sar is None and (over.max(), plain.max()) == (1, 2)
+    assert "One map" in status and optical.max() == 0 and sar is None and (over.max(), plain.max()) == (1, 2)
     assert "75.0 %" in legend and download["value"] == "map.tif" and download["interactive"] is True
 
 
@@ -88,7 +88,7 @@ def test_fields_that_are_no_numbers_are_refused(fields, sentence):
 def test_a_mistake_of_the_user_is_a_sentence_and_nothing_is_left_to_mistake_for_an_answer():
     maker = FakeMaker(UserError("the SAR file 'a<b>.tif' is too large"))
     status, *views, legend, download = page_module.answer_question(maker, *SAMPLE_FIELDS, *NO_UPLOAD, "water", "both")
-    assert "role='alert'" in status and "the SAR file &#x27;a&lt;b&gt;.tif&#x27; is too large" in status
+    assert "role='alert'" in status and "The SAR file &#x27;a&lt;b&gt;.tif&#x27; is too large" in status
     assert views == [None] * 4 and legend == "" and download["interactive"] is False
 
 

@@ -66,5 +66,5 @@ def test_the_legend_leaves_out_what_nobody_knows():
 
 
 def test_messages_are_text():
-    assert message_html("a <i>b</i>") == "<div class='message note' role='status'>a &lt;i&gt;b&lt;/i&gt;</div>"
+    assert message_html("a <i>b</i>") == "<div class='message note' role='status'>A &lt;i&gt;b&lt;/i&gt;</div>"
     assert "role='alert'" in message_html("x", is_error=True)
