@@ -66,7 +66,7 @@ def test_every_option_arrives():
         *("--tile", "96", "--overlap", "0.5", "--margin", "8", "--batch", "3", "--gsd", "2.5", "--anchor", "scene"),
         *("--confidence", "--probabilities", "--polygons", "p.gpkg", "--min-area", "100", "--simplify", "5"),
         *("--modality", "sar", "--precision", "bfloat16", "--override-contract", "--overwrite", "--restart"),
-        *("--dry-run", "--quiet"),
+        *("--dry-run", "--quiet", "--picture", "p.png"),
     )
     inputs = scene_inputs(args)
     assert np.isnan(inputs.sar_nodata)
@@ -78,7 +78,14 @@ def test_every_option_arrives():
         **{"tile": 96, "overlap": 0.5, "margin": 8, "batch": 3, "gsd": 2.5, "anchor": "scene", "clouds": "withhold"},
         **{"confidence": True, "probabilities": True, "quality": True, "polygons": "p.gpkg"},
         **{"min_area_m2": 100.0, "simplify_m": 5.0, "modality": "sar", "precision": "bfloat16"},
-        **{"override_contract": True, "overwrite": True, "restart": True, "dry_run": True, "show_progress": False},
+        **{
+            "override_contract": True,
+            "overwrite": True,
+            "restart": True,
+            "dry_run": True,
+            "show_progress": False,
+            "picture": "p.png",
+        },
     )
 
 
@@ -241,6 +248,6 @@ def test_torchrun_gives_the_same_file_and_one_refusal(larger, tmp_path):
     done = subprocess.run(
         [sys.executable, *torchrun, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert done.returncode != 0 and len(lines) == 1 and "sar.tif" in lines[0]
     assert not (tmp_path / "bad.tif").exists()

@@ -149,7 +149,7 @@ def _stop_all(error: UserError) -> None:
     """End one of several processes: the first one says why; the others would wait for it."""
     rank = int(os.environ.get("RANK", "0"))
     if rank > 0:
-        time.sleep(3)  # most mistakes stop all processes alike
+        time.sleep(10)  # most mistakes stop all processes alike; torchrun ends the others after the first
     name = "error" if rank == 0 else f"error (process {rank})"
     print(f"{name}: {one_line(error)}", file=sys.stderr, flush=True)
     sys.stdout.flush()
