@@ -128,6 +128,7 @@ def test_the_cost_of_classes_and_steps_is_told_apart(config):
 def test_a_loader_reads_files_of_its_kind(config, source, workers):
     found = measure_here("loader", settings_of("loader/png/workers0", config, source=source, workers=workers))
     assert found["images"] == 8 and found["pixels"] == 8 * 32 * 32 and min(found["seconds"]) > 0
+    assert workers == 0 or found["other_cores"] is None  # its own workers do not make the machine a busy one
 
 
 @pytest.mark.parametrize("source", ["aligned", "warped"])

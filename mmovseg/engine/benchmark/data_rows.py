@@ -66,6 +66,8 @@ def measure_loader(settings: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
         found = _rate(batches, workers=settings["workers"], clock=clock, seconds=settings["seconds"])
         height, width = next(batches)[0]["image"].shape[-2:]
         del batches  # ends the workers before their files vanish
+    if settings["workers"]:
+        found["other_cores"] = None  # our own workers would count as others
     return found | {"images": _BATCH, "pixels": _BATCH * int(height) * int(width)}
 
 
