@@ -21,40 +21,38 @@ def draw_scene(
     panels: Sequence[tuple[str, np.ndarray]],
     legends: Sequence[tuple[str, Mapping[str, RGB]]],
 ) -> None:
-    """Draw images of one size side by side, and legends in columns below them.
+    """Draw images of one size side by side, with legends below them.
 
     Args:
         path: PNG file; the same arguments give the same bytes.
         panels: title and (H, W, 3) uint8 image of each.
-        legends: heading, and name -> RGB of its entries.
+        legends: title of the panel that each belongs to, and name -> RGB of its entries.
     """
     height_px, width_px = panels[0][1].shape[:2]
     scale = _LONG_SIDE_IN / max(height_px, width_px)
     height, width = height_px * scale, width_px * scale
     longest = max((len(entries) for _, entries in legends), default=0)
-    bottom, top = 0.45 + 0.2 * longest, 0.34
+    bottom, top = 0.25 + 0.2 * longest, 0.34
     figure = new_figure(_GAP_IN + len(panels) * (width + _GAP_IN), bottom + height + top)
     for index, (title, image) in enumerate(panels):
         left = _GAP_IN + index * (width + _GAP_IN)
         place_axes(figure, left, bottom, width, height).imshow(image, interpolation="nearest")
         write(figure, left + width / 2, bottom + height + top / 2, title, size=9.5, bold=True)
     total_width, total_height = figure.get_size_inches()
-    step = (total_width - 2 * _GAP_IN) / max(len(legends), 1)
-    for index, (heading, entries) in enumerate(legends):
+    places = {title: _GAP_IN + index * (width + _GAP_IN) for index, (title, _) in enumerate(panels)}
+    for heading, entries in legends:
         figure.legend(
             [
                 Patch(facecolor=[part / 255 for part in color], edgecolor=FAINT, linewidth=0.5)
                 for color in entries.values()
             ],
             list(entries),
-            title=heading,
             loc="upper left",
-            bbox_to_anchor=((_GAP_IN + index * step) / total_width, (bottom - 0.08) / total_height),
+            bbox_to_anchor=(places[heading] / total_width, (bottom - 0.08) / total_height),
             frameon=False,
             alignment="left",
             borderpad=0,
             borderaxespad=0,
             prop={"family": FONT, "size": 8.5},
-            title_fontproperties={"family": FONT, "size": 8.5, "weight": "bold"},
         )
     save_figure(figure, path)

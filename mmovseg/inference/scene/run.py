@@ -29,7 +29,7 @@ from mmovseg.inference.scene.plan import ScenePlan, describe, make_plan
 from mmovseg.inference.scene.polygons import check_polygon_path, write_polygons
 from mmovseg.inference.scene.processes import is_main, on_main, rank, together, world_size
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
-from mmovseg.inference.scene.report import class_report
+from mmovseg.inference.scene.report import area_note, class_report
 from mmovseg.inference.scene.stream import SceneStream, Timings
 from mmovseg.inference.scene.tiling import consecutive, share
 from mmovseg.inference.scene.windows import WindowModel
@@ -126,7 +126,20 @@ def _check_output(output: str | Path, options: SceneOptions) -> Path:
         raise UserError(f"the map is a GeoTIFF, so --output '{path}' must end in .tif")
     if options.polygons is not None:
         check_polygon_path(options.polygons, overwrite=options.overwrite)
+    report = path.with_suffix(".json")
+    if report.exists() and not options.overwrite and not _is_report(report):
+        raise UserError(
+            f"'{report}' is where the report goes, and it holds something else; give --overwrite, or another --output"
+        )
     return path
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"classes", "plan", "resident_mib"} <= set(content)
 
 
 def check_prompts(predictor: Predictor, prompts: str | Sequence[str] | Vocabulary) -> Vocabulary:
@@ -334,6 +347,9 @@ def _report(scene: _Scene, files: Sequence[Path], total: float, loaded_mib: floa
         for name, row in report["classes"].items()
     ]
     scene.say(text_table(rows, ["class", "pixels", "hectares"], text_columns=1))
+    note = area_note(files[0])
+    if note:
+        scene.say(f"note: {note}")
     scene.say(f"wrote {', '.join(str(path) for path in [*files, target])}")
     return report
 

@@ -319,3 +319,13 @@ def test_the_picture_shows_what_was_read_and_mapped(tmp_path, predictor):
         assert (pixels == colors[value]).all(axis=1).sum() > 100
     with pytest.raises(UserError, match="png"):
         predict_scene(predictor, inputs, NAMES, tmp_path / "b.tif", options=options(picture="map.jpg"))
+
+
+def test_a_file_that_is_no_report_is_not_written_over(tmp_path, predictor):
+    inputs, _, _ = write_pair(tmp_path, 60, 50)
+    (tmp_path / "map.json").write_text('{"type": "FeatureCollection"}')
+    with pytest.raises(UserError, match="map.json' is where the report goes"):
+        predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options())
+    assert not (tmp_path / "map.tif").exists()
+    predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options(overwrite=True))
+    predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options())  # its own report is no obstacle
