@@ -327,7 +327,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
     """
     args = argument_parser(prog).parse_args(argv)
     names = ("optical_bands", "optical_range", "sar_bands")
-    lists = {name: tuple(getattr(args, name)) for name in names if getattr(args, name) is not None}
+    lists: dict[str, Any] = {name: tuple(getattr(args, name)) for name in names if getattr(args, name) is not None}
     for name in ("optical_nodata", "sar_nodata"):
         if getattr(args, name) is not None and math.isinf(getattr(args, name)):
             raise UserError(f"--{name.replace('_', '-')} is {getattr(args, name)}, it must be a number or nan")

@@ -102,7 +102,7 @@ def _folder_jobs(folder: Path, output_dir: Path, defaults: SceneInputs) -> Itera
             more = f" (and {len(single) - 1} more)" if len(single) > 1 else ""
             raise UserError(f"'{found[kind][single[0]]}'{more} has no partner of that name in '{folder / other}'")
     for name in sorted(found[kinds[0]]):
-        paths = {kind: str(files[name]) for kind, files in found.items() if name in files}
+        paths: dict[str, Any] = {kind: str(files[name]) for kind, files in found.items() if name in files}
         yield SceneJob(name, replace(defaults, **paths), output_dir / f"{name}.tif")
 
 
@@ -188,7 +188,9 @@ def _stac_jobs(
             raise UserError(f"'{path}': entry {number} is no STAC item (it has no 'assets')")
         name = str(item.get("id") or f"scene_{number}")
         where = f"'{path}', item '{name}'"
-        values = {kind: _asset(item["assets"], keys, kind, path, where) for kind, keys in assets.items() if keys}
+        values: dict[str, Any] = {
+            kind: _asset(item["assets"], keys, kind, path, where) for kind, keys in assets.items() if keys
+        }
         if not values:
             raise UserError(f"both assets are '{NO_ASSET}': there is nothing to map in '{path}'")
         clouds = next((key for key in CLOUD_ASSETS if key in item["assets"]), None)
