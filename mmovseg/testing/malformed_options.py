@@ -282,6 +282,9 @@ _OUTPUTS: list[tuple[str, str, Mapping[str, Sequence[str]], Maker | None]] = [
     ("polygons that are a folder", "a.gpkg", {"--polygons": ("{folder}/a.gpkg",)}, _folder("a.gpkg")),
     ("polygons below a file", "sar.tif", {"--polygons": ("{folder}/sar.tif/a.gpkg",)}, None),
     ("polygons there already", "a.gpkg", {"--polygons": ("{folder}/a.gpkg",)}, _file("a.gpkg", "precious")),
+    ("a picture with another ending", "a.webp", {"--picture": ("{folder}/a.webp",)}, None),
+    ("a picture that is a folder", "a.png", {"--picture": ("{folder}/a.png",)}, _folder("a.png")),
+    ("a picture below a file", "sar.tif", {"--picture": ("{folder}/sar.tif/a.png",)}, None),
     ("confidence there already", "confidence", {"--confidence": ()}, _file("map.confidence.tif", "precious")),
 ]
 

@@ -336,6 +336,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         _check_single(args, rasters)
     if args.polygons is not None:
         _check_output(args.polygons, "--polygons", POLYGON_SUFFIXES, rasters | {"--output": args.output})
+    if args.picture is not None:
+        _check_output(args.picture, "--picture", (".png",), rasters)
     if not args.config_file.endswith((".py", ".yaml")) or Path(args.config_file).exists():
         require_file(args.config_file, "--config-file")
     if args.weights is not None and not args.weights.startswith("shipped://"):
