@@ -17,8 +17,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from mmovseg.data.raster import png_is_whole
 from mmovseg.data.prepare.tiling import Tile
+from mmovseg.data.raster import png_is_whole
 from mmovseg.errors import UserError
 
 LAYER_SUFFIXES = (".png", ".tif")

@@ -74,7 +74,7 @@ def draw_map(
         if layer.name == "labels":
             panels.append(("map", color_labels(_read(file, size, Resampling.mode), vocabulary.colors)))
         elif layer.name == "quality":
-            colors = {value: cast(RGB, color[:3]) for value, (_, color) in QUALITY.items()}
+            colors = {value: color[:3] for value, (_, color) in QUALITY.items()}
             panels.append(("sensors", color_labels(_read(file, size, Resampling.mode), list(colors.values()))))
             legends.append(("sensors", {QUALITY[value][0]: color for value, color in colors.items()}))
         elif layer.name == "confidence":
