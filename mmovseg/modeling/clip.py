@@ -25,7 +25,7 @@ WordChoice = Literal["all", "first"]
 # Templates that belong to a head. Paper Sec. 3.2.3: "a photo of {CLASSLIST}"; the release has one fixed sentence.
 TEMPLATES: dict[str, tuple[str, ...]] = {"paper": ("a photo of {}",), "released": ("A photo of a {} in the scene",)}
 
-_PROMPTS_AT_ONCE = 64  # bounds the memory of long vocabularies; larger portions are no faster
+_PROMPTS_AT_ONCE = 64  # bounds the memory of long vocabularies
 
 
 class OpenCLIPEncoder(nn.Module):

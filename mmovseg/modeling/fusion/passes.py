@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-# Pixels of the network's input times classes that are worked on at once. With the ViT-B head, 14 classes of 384x384
-# pixels and about 200 MB; measured on CPUs, larger portions are no faster, since they leave the cache.
+# Pixels of the network's input times classes that are worked on at once: with the ViT-B head, 14 classes of 384x384
+# pixels, of some 15 MB each.
 PIXELS_AT_ONCE = 2**21
 
 Passes = list[tuple[slice, list[slice]]]
