@@ -52,6 +52,9 @@ class Raster:
         if self.source.driver == "PNG" and os.path.isfile(self.path) and not png_is_whole(self.path):
             self.__exit__()
             raise UserError(f"{self.role} raster '{self.path}' is damaged or cut off: it lacks the end of a PNG file")
+        if self.source.driver == "VRT" and os.path.isfile(self.path) and _has_code(self.path):
+            self.__exit__()
+            raise UserError(f"{self.role} raster '{self.path}' is a VRT with a program inside, which is never run")
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -175,3 +178,9 @@ def png_is_whole(path: str) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1024))
         return _PNG_END in file.read()
+
+
+def _has_code(path: str) -> bool:
+    """Look for a pixel function in Python. GDAL does not run it here, but it may return zeros instead of an error."""
+    with open(path, "rb") as file:
+        return b"<PixelFunctionLanguage" in file.read()
