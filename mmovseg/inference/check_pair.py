@@ -32,6 +32,7 @@ from mmovseg.inference.coregistration import (
     find_shift,
     share_near,
 )
+from mmovseg.inference.scene.disk import check_target
 from mmovseg.inference.scene.failures import plain_errors
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair, WindowData
 from mmovseg.visualization.draw import optical_to_rgb
@@ -80,8 +81,10 @@ def check_pair(
         down_px, right_px in optical pixels, metres, sharpness, is_sure, windows, share_near) or None, ``verdict``.
 
     Raises:
-        UserError: a raster is missing or unusable, or the two have nothing in common.
+        UserError: a raster is missing or unusable, the two have nothing in common, or the picture cannot be written.
     """
+    if picture is not None:
+        check_report_path(picture, inputs, suffix=".png", what="the picture is a PNG, so --picture")
     if inputs.optical is None or inputs.sar is None:
         raise UserError("a pair is an optical and a SAR raster; one of them is missing")
     if search_px < 2 or windows < 1:
@@ -108,6 +111,23 @@ def check_pair(
         draw_pair(found, picture, coarser=coarser, report=report)
         report["picture"] = str(picture)
     return report
+
+
+def check_report_path(path: str | Path, inputs: SceneInputs, *, suffix: str, what: str) -> None:
+    """Refuse a file that is not called after its format, or would be written over a raster, before any work.
+
+    Args:
+        path: of what will be written.
+        inputs: the rasters.
+        suffix: how the name must end.
+        what: how the sentence begins.
+
+    Raises:
+        UserError: the name ends otherwise, it is that of a raster or folder, or nothing can be written there.
+    """
+    if Path(path).suffix.lower() != suffix:
+        raise UserError(f"{what} '{path}' must end in {suffix}")
+    check_target(Path(path), [file for file in (inputs.optical, inputs.sar, inputs.cloud_mask) if file is not None])
 
 
 def _coarser(per_pixel: Sequence[float] | None) -> float:
@@ -341,6 +361,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
         **lists,
     )
     with plain_errors():
+        if args.json is not None:
+            check_report_path(args.json, inputs, suffix=".json", what="the report is JSON, so --json")
         report = check_pair(inputs, search_px=args.search, windows=args.windows, picture=args.picture)
         if args.json is not None:
             write_text(args.json, json.dumps(report, indent=1, allow_nan=False) + "\n")

@@ -134,6 +134,33 @@ def test_mistakes_are_one_line(scene, capsys, words, message):
     assert stopped.value.code == 2 and message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("option", "name", "message"),
+    [
+        ("--json", "sar.tif", "must end in .json"),
+        ("--picture", "optical.tif", "must end in .png"),
+        ("--picture", "drawn", "must end in .png"),
+        ("--json", "linked.json", "is an input and would be written over"),
+        ("--picture", "linked.png", "is an input and would be written over"),
+        ("--json", "none.tif/report.json", "cannot be written"),
+    ],
+)
+def test_nothing_is_written_over_a_raster(scene, tmp_path, capsys, monkeypatch, option, name, message):
+    for file in ("optical.tif", "sar.tif"):
+        (tmp_path / file).write_bytes((scene / file).read_bytes())
+    (tmp_path / "linked.json").symlink_to(tmp_path / "sar.tif")
+    (tmp_path / "linked.png").hardlink_to(tmp_path / "optical.tif")
+    (tmp_path / "none.tif").touch()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("mmovseg.inference.check_pair.ScenePair", None)  # refused before a raster is opened
+    words = ["--optical", str(tmp_path / "optical.tif"), "--sar", str(tmp_path / "sar.tif")]
+    with pytest.raises(SystemExit) as stopped:
+        tool.main([*words, option, str(tmp_path / name)])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and message in error and name in error and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_small_or_single_rasters_are_refused(scene, tmp_path):
     with pytest.raises(UserError, match="one of them is missing"):
         check_pair(SceneInputs(sar=str(scene / "sar.tif")))
