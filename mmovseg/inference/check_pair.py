@@ -23,6 +23,7 @@ from mmovseg.data.sar import SAR_UNITS
 from mmovseg.errors import OneLineParser, UserError, exit_on_user_error
 from mmovseg.evaluation.report import write_text
 from mmovseg.inference.coregistration import (
+    LEAST_SEARCH_PX,
     SEARCH_PX,
     WINDOW_PX,
     Correlation,
@@ -71,7 +72,7 @@ def check_pair(
 
     Args:
         inputs: an optical and a SAR raster; a cloud mask leaves out what it covers.
-        search_px: the largest shift looked for, in pixels of the coarser raster.
+        search_px: the largest shift looked for, in pixels of the coarser raster, at least `LEAST_SEARCH_PX`.
         windows: at most so many windows of `WINDOW_PX` down and across are compared, spread over the scene.
         picture: PNG to draw, None draws none.
 
@@ -87,8 +88,10 @@ def check_pair(
         check_report_path(picture, inputs, suffix=".png", what="the picture is a PNG, so --picture")
     if inputs.optical is None or inputs.sar is None:
         raise UserError("a pair is an optical and a SAR raster; one of them is missing")
-    if search_px < 2 or windows < 1:
-        raise UserError(f"search must be at least 2 pixels and windows at least 1, got {search_px} and {windows}")
+    if search_px < LEAST_SEARCH_PX or windows < 1:
+        raise UserError(
+            f"search must be at least {LEAST_SEARCH_PX} pixels and windows at least 1, got {search_px} and {windows}"
+        )
     with ScenePair(inputs, contract=None, override_contract=True) as pair:
         facts = pair.facts
         coarser = _coarser(facts["sar"].get("pixels_per_map_pixel"))

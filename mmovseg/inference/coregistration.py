@@ -27,6 +27,8 @@ SURE = 6.0
 _SIGMA_PX = 0.8
 _REACH_SIGMAS = 3.0
 _PEAK_PX = 5
+LEAST_SEARCH_PX = 2 * _PEAK_PX + 1
+"""With a smaller search little or nothing of the surface would lie beside the peak to compare it with."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,13 @@ def correlate(
         optical: (H, W) grey values; H and W more than twice `search_px`.
         sar: (H, W) in dB.
         optical_valid, sar_valid: (H, W) bool; clouded pixels may be left out or in.
-        search_px: R.
+        search_px: R, at least `LEAST_SEARCH_PX`.
 
     Raises:
-        ValueError: the window is too small for the search.
+        ValueError: the search is too small, or the window is for the search.
     """
+    if search_px < LEAST_SEARCH_PX:
+        raise ValueError(f"shifts of up to {LEAST_SEARCH_PX} pixels must be looked for, got {search_px}")
     height, width = optical.shape
     if min(height, width) <= 2 * search_px:
         raise ValueError(f"a window of {height}x{width} pixels is too small to look for shifts of {search_px}")

@@ -103,6 +103,8 @@ def test_a_window_must_hold_the_search():
     valid = np.ones((48, 60), dtype=bool)
     with pytest.raises(ValueError, match="48x60 pixels is too small"):
         correlate(np.zeros((48, 60)), np.zeros((48, 60)), valid, valid, search_px=24)
+    with pytest.raises(ValueError, match="up to 11 pixels must be looked for, got 10"):
+        correlate(np.zeros((48, 60)), np.zeros((48, 60)), valid, valid, search_px=10)
 
 
 @pytest.mark.slow  # 20 scenes each

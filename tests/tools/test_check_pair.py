@@ -78,6 +78,13 @@ def test_a_coarser_raster_is_compared_at_its_own_pixels(tmp_path):
     assert report["shift"]["is_sure"] and report["shift"]["length_px"] < 2.0
 
 
+def test_the_smallest_search_gives_a_report_in_numbers(scene, tmp_path):
+    file = tmp_path / "r.json"
+    words = ["--optical", str(scene / "optical.tif"), "--sar", str(scene / "sar.tif"), "--search", "11"]
+    assert tool.main([*words, "--windows", "1", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["shift"]["is_sure"]
+
+
 def test_two_places_cannot_be_told(scene, tmp_path):
     path = tmp_path / "noise.tif"
     with rasterio.open(scene / "sar.tif") as source:
@@ -120,7 +127,8 @@ def test_days_between_dates():
     ("words", "message"),
     [
         (["--sar", "none.tif"], "none.tif' does not exist"),
-        (["--search", "1"], "search must be at least 2 pixels"),
+        (["--search", "2"], "search must be at least 11 pixels and windows at least 1, got 2 and 5"),
+        (["--search", "10"], "search must be at least 11 pixels"),
         (["--windows", "0"], "windows at least 1"),
         (["--sar-nodata", "inf"], "--sar-nodata is inf"),
         (["--sar-unit", "watts"], "watts"),
