@@ -39,7 +39,7 @@ _GDAL = {
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # else a JPEG that is cut off is read as grey
     "GDAL_TIFF_INTERNAL_MASK": "YES",
-    "GDAL_CACHEMAX": 64,
+    "GDAL_CACHEMAX": 64 << 20,  # bytes, as rasterio passes it on
 }
 
 

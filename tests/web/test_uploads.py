@@ -13,6 +13,7 @@ from rasterio.transform import Affine
 
 from mmovseg.errors import UserError
 from mmovseg.testing.fakes import write_raster
+from mmovseg.web import uploads
 from mmovseg.web.uploads import MAX_BANDS, UploadLimits, recognise, shorten, take_upload
 
 LIMITS = UploadLimits(max_bytes=2_000_000, max_pixels=100_000)
@@ -180,6 +181,13 @@ def test_side_files_and_names_are_not_followed(tmp_path, folder):
         assert taken.dataset_mask().min() == 255
     odd = path.rename(path.parent / "..%2f..%2fzip:x!a$(id).tif")
     assert take(odd, folder) == folder / "optical.tif"
+
+
+def test_the_cache_of_gdal_has_64_mebibytes(tmp_path, folder, monkeypatch):
+    seen, name = [], "GDAL_CACHEMAX"
+    monkeypatch.setattr(uploads, "_copy_checked", lambda *_: seen.append(rasterio.env.getenv()[name]))
+    take(write_raster(tmp_path / "a.tif", np.ones((6, 6), np.uint8)), folder)
+    assert seen == [64 * 1024**2]
 
 
 def test_names_are_shown_on_one_line():
