@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -148,6 +149,7 @@ def _check_header(source: rasterio.DatasetReader, shown: str, limits: UploadLimi
 
 
 _NUMPY_TYPES = {"complex_int16": "complex64"}
+_PARAMETERS = ("self", "bidx", "ns", "kwargs")
 
 
 def _copy_facts(source: rasterio.DatasetReader, copy: rasterio.io.DatasetWriter) -> None:
@@ -160,10 +162,15 @@ def _copy_facts(source: rasterio.DatasetReader, copy: rasterio.io.DatasetWriter)
         copy.write_colormap(1, source.colormap(1))
     copy.descriptions, copy.units = source.descriptions, [unit or "" for unit in source.units]
     copy.scales, copy.offsets = source.scales, source.offsets
-    copy.update_tags(**source.tags())
+    copy.update_tags(**_kept(source.tags()))
     for band in source.indexes:
-        copy.update_tags(band, **source.tags(band))
+        copy.update_tags(band, **_kept(source.tags(band)))
     if source.gcps[0]:
         copy.gcps = source.gcps
     if source.rpcs:
         copy.rpcs = source.rpcs
+
+
+def _kept(tags: Mapping[str, str]) -> dict[str, str]:
+    """Leave out tags called like a parameter of rasterio's `update_tags`: they would choose where the others go."""
+    return {name: value for name, value in tags.items() if name not in _PARAMETERS}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 import zipfile
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
@@ -188,6 +190,22 @@ def test_the_cache_of_gdal_has_64_mebibytes(tmp_path, folder, monkeypatch):
     monkeypatch.setattr(uploads, "_copy_checked", lambda *_: seen.append(rasterio.env.getenv()[name]))
     take(write_raster(tmp_path / "a.tif", np.ones((6, 6), np.uint8)), folder)
     assert seen == [64 * 1024**2]
+
+
+@pytest.mark.parametrize("name", ["bidx", "ns", "self", "kwargs"])
+def test_tags_called_like_parameters_are_left_out(tmp_path, folder, name):
+    plain = write_raster(tmp_path / "plain.tif", np.arange(36, dtype=np.uint8).reshape(6, 6))
+    virtual = tmp_path / "a.vrt"
+    rasterio.shutil.copy(plain, virtual, driver="VRT")
+    metadata = f'<Metadata><MDI key="{name}">1</MDI><MDI key="unit">dB</MDI></Metadata>'
+    text = re.sub("<Metadata>.*?</Metadata>", "", virtual.read_text(), flags=re.DOTALL)
+    text = re.sub("(<VRTRasterBand[^>]*>)", rf"{metadata}\1{metadata}", text, count=1)
+    virtual.write_text(text)
+    path = tmp_path / "a.tif"
+    rasterio.shutil.copy(virtual, path, driver="GTiff")
+    with rasterio.open(path) as before, rasterio.open(take(path, folder)) as after:
+        assert before.tags()[name] == before.tags(1)[name] == "1"
+        assert {name, "unit"} & set(after.tags()) == {"unit"} == set(after.tags(1))
 
 
 def test_names_are_shown_on_one_line():
