@@ -14,6 +14,7 @@ from tqdm import tqdm
 import mmovseg
 from mmovseg.checkpoint.contract import InputContract, contract_from_dict
 from mmovseg.checkpoint.load import file_sha256
+from mmovseg.config import config_hash
 from mmovseg.data.sar import SarUnit
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.engine.log import memory_status_mb, peak_memory_mb
@@ -178,6 +179,8 @@ def _prepare(
         "inputs": pair.identity,
         "weights_sha256": file_sha256(predictor.checkpoint),
         "config": predictor.name,
+        "model_config": _model_hash(predictor),
+        "contract": predictor.contract,
         "prompts": [asdict(entry) for entry in vocabulary.classes],
         "plan": plan.to_dict(),
         "clouds": options.clouds,
@@ -190,6 +193,12 @@ def _prepare(
     if options.polygons is not None:
         check_polygon_path(options.polygons, inputs=rasters, overwrite=options.overwrite, plan=store.digest)
     return _Scene(stream, store, vocabulary, options, output)
+
+
+def _model_hash(predictor: Predictor) -> str | None:
+    """Return a hash of what the model is built from; the weights alone do not decide what it computes."""
+    config = getattr(predictor, "config", None)
+    return None if config is None else config_hash(config.model)
 
 
 def _layers(vocabulary: Vocabulary, options: SceneOptions, *, clouds: bool) -> list[Layer]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from rasterio.transform import Affine
 from torch import nn
@@ -265,6 +266,17 @@ def test_what_is_there_is_not_made_again_or_written_over(tmp_path, predictor):
         predict_scene(predictor, inputs, ["water", "road"], output, options=options())
     predict_scene(predictor, inputs, ["water", "road"], output, options=options(overwrite=True, tile=64))
     assert read(output).max() <= 1
+
+
+def test_an_edited_config_is_another_model(tmp_path, predictor):
+    inputs, _, _ = write_pair(tmp_path, 60, 50)
+    predictor.config = OmegaConf.create({"model": {"temperature": 1.0}, "train": {"seed": 0}})
+    predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options())
+    predictor.config.train.seed = 1  # does not change a pixel
+    predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options())
+    predictor.config.model.temperature = 2.0
+    with pytest.raises(UserError, match="overwrite"):
+        predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options())
 
 
 def test_a_dry_run_writes_nothing(tmp_path, predictor, capsys):
