@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 from rasterio._err import CPLE_BaseError
+from rasterio.enums import Interleaving
 from rasterio.errors import RasterioError
 
 from mmovseg.data.raster import Raster
@@ -39,6 +40,8 @@ def check_whole(raster: Raster) -> None:
     block_height, block_width = source.block_shapes[0]
     item = _item_size(source.dtypes[0])
     block_bytes = block_height * block_width * item
+    if source.interleaving == Interleaving.pixel:  # a block is decoded with all its bands
+        block_bytes = block_height * block_width * sum(map(_item_size, source.dtypes))
     if block_bytes > LARGEST_BLOCK_BYTES:
         raise UserError(
             f"{name} is stored in pieces of {block_height}x{block_width} pixels, {block_bytes / 2**30:.1f} GiB each; "

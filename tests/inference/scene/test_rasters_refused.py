@@ -11,7 +11,9 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
+from mmovseg.data.raster import Raster
 from mmovseg.errors import UserError
+from mmovseg.inference.scene.integrity import check_whole
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
 from mmovseg.testing.fakes import write_raster
 
@@ -95,6 +97,18 @@ def test_sizes_that_cannot_be_in_the_file(tmp_path, width, height):
 def test_one_block_larger_than_memory(tmp_path):
     path = write_tiff_header(tmp_path / "block.tif", width=60_000, height=60_000, tile=60_000 // 16 * 16 + 16)
     assert "block.tif'" in refusal(path)
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_a_block_holds_all_bands_when_they_are_interleaved(tmp_path, interleave):
+    profile = {"driver": "GTiff", "width": 19_000, "height": 19_000, "count": 4, "dtype": "uint8", "sparse_ok": True}
+    profile |= {"crs": "EPSG:32631", "transform": PLACE, "interleave": interleave, "tiled": True}
+    path = tmp_path / "wide.tif"
+    with rasterio.open(path, "w", **profile, blockxsize=19_008, blockysize=19_008):
+        pass
+    expected = r"pieces of 19008x19008 pixels, 1.3 GiB each" if interleave == "pixel" else "bytes cannot hold them"
+    with Raster(path, "optical") as raster, pytest.raises(UserError, match=expected):
+        check_whole(raster)
 
 
 def test_a_sparse_file_is_no_damage_but_holds_no_data(tmp_path):
