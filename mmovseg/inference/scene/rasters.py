@@ -205,6 +205,7 @@ class ScenePair:
         identity: dict[str, Any] = {
             "files": {name: _files(source) for name, source in sources.items()},
             "bands": {name: list(source.bands) for name, source in sources.items()},
+            "read_as": {name: _declared(source) for name, source in sources.items()},
             "modality": self.modality,
         }
         if self._sar is not None:
@@ -261,6 +262,18 @@ def _files(source: Placed) -> list[list[Any]]:
     paths = [raster.path, *sorted(set(raster.source.files) - {raster.path})]
     kept = [path for path in paths if not path.lower().endswith((".aux.xml", ".ovr"))]
     return [[os.path.abspath(path), *_size_and_time(path)] for path in kept]
+
+
+def _declared(source: Placed) -> dict[str, Any]:
+    """Return what a raster says about its pixels, wherever it says so: a side file (.aux.xml) may overrule it."""
+    raster = source.raster.source
+    return {
+        "nodata": [_jsonable(value) for value in raster.nodatavals],
+        "colors": [color.name for color in raster.colorinterp],
+        "masks": [[flag.name for flag in flags] for flags in raster.mask_flag_enums],
+        "crs": raster.crs.to_wkt() if raster.crs else None,
+        "transform": [_jsonable(value) for value in raster.transform[:6]],
+    }
 
 
 def _size_and_time(path: str) -> tuple[int | None, int | None]:

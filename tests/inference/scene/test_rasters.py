@@ -350,6 +350,21 @@ def test_a_file_written_again_is_another_input(tmp_path, optical):
         assert json.loads(json.dumps(scene.identity)) == scene.identity != before
 
 
+@pytest.mark.parametrize(
+    "content", ["<NoDataValue>7</NoDataValue>", "<ColorInterp>Alpha</ColorInterp>"], ids=["nodata", "alpha"]
+)
+def test_a_side_file_that_changes_the_pixels_is_noticed(tmp_path, optical, content):
+    with pair(optical, optical_bands=(1, 2, 3)) as scene:
+        before = scene.identity
+    band = f'<PAMRasterBand band="3">{content}</PAMRasterBand>'
+    side = optical.with_name(optical.name + ".aux.xml")
+    side.write_text(f"<PAMDataset>{band}</PAMDataset>")
+    with pair(optical, optical_bands=(1, 2, 3)) as scene:
+        assert scene.identity["files"] == before["files"]  # others may add such files, so they do not count
+        assert scene.identity["read_as"] != before["read_as"]
+        json.dumps(scene.identity, allow_nan=False)
+
+
 @pytest.mark.parametrize("window", [(-1, 0, 5, 5), (0, 0, 121, 5), (0, 150, 5, 5), (0, 0, 0, 5)])
 def test_windows_over_the_edge_are_a_mistake(optical, window):
     with pair(optical) as scene, pytest.raises(ValueError, match="is not inside"):
