@@ -45,8 +45,10 @@ PLAN_TAG = "MMOVSEG_PLAN"
 
 _PLAN_FILE, _LOCK_FILE, _FINISH_FOLDER = "plan.json", "lock", "finish"
 _TEMPORARY = ".tmp"
+_TEMPORARIES = (f"part-*{_TEMPORARY}", f"{_PLAN_FILE}*{_TEMPORARY}")
 _SIDECARS = (".aux.xml", ".ovr", ".msk")
 _MOST_DIFFERENCES = 3
+_LOCK_TRIALS = 10
 _LOCKS: dict[Path, IO[bytes]] = {}  # held by this process: folder of parts -> open lock file
 
 
@@ -215,11 +217,12 @@ class PartStore:
         for path in self._own_files():
             path.unlink(missing_ok=True)
         shutil.rmtree(self.folder / _FINISH_FOLDER, ignore_errors=True)
-        self._release()
         if self.folder.is_dir():
+            # While it is still held: once let go it may be the lock of the next run.
             (self.folder / _LOCK_FILE).unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+        self._release()
+        with suppress(OSError):
+            self.folder.rmdir()  # only when it is empty
 
     def disk_need(self) -> DiskNeed:
         """Estimate the room that is still needed on the disk, and how much there is."""
@@ -232,7 +235,7 @@ class PartStore:
     def _own_files(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        patterns = ("part-*.tif", f"part-*{_TEMPORARY}", f"{_PLAN_FILE}*")
+        patterns = ("part-*.tif", *_TEMPORARIES, _PLAN_FILE)
         return sorted({path for pattern in patterns for path in self.folder.glob(pattern)})
 
     def _adopt(self, restart: bool) -> bool:
@@ -252,8 +255,9 @@ class PartStore:
                 f"'{self.folder}' holds parts of a run with other settings ({_differences(earlier, self._facts)}); "
                 "give --restart to throw them away, or the settings of that run to go on with it"
             )
-        for path in self.folder.glob(f"*{_TEMPORARY}"):
-            path.unlink(missing_ok=True)
+        for pattern in _TEMPORARIES:
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
         shutil.rmtree(self.folder / _FINISH_FOLDER, ignore_errors=True)
         return True
 
@@ -318,7 +322,6 @@ class PartStore:
 
     def _open_folder(self) -> None:
         with writing(self.output):
-            self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._acquire()
             except UserError:
@@ -332,16 +335,32 @@ class PartStore:
     def _acquire(self) -> None:
         """Keep other runs out. The system lets go of the lock when the process ends, however it ends."""
         self._release()  # this process may try again after an interruption
-        with writing(self.output):
-            lock = (self.folder / _LOCK_FILE).open("ab")
+        for _ in range(_LOCK_TRIALS):
+            with writing(self.output):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    lock = (self.folder / _LOCK_FILE).open("ab")
+                except FileNotFoundError:
+                    continue  # a run that ends has removed the folder
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                break
+            except OSError:
+                pass  # a network disk without locks: then nobody is kept out
+            if self._is_lock(lock):
+                _LOCKS[self.folder.resolve()] = lock
+                return
+            lock.close()  # a run that ends has removed the file while it was opened here
+        raise UserError(f"another run is writing '{self.output}' at this moment")
+
+    def _is_lock(self, lock: IO[bytes]) -> bool:
+        """Whether others who want the lock find this very file."""
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise UserError(f"another run is writing '{self.output}' at this moment") from error
-        except OSError:
-            pass  # a network disk without locks: then nobody is kept out
-        _LOCKS[self.folder.resolve()] = lock
+            return os.path.samestat(os.fstat(lock.fileno()), os.stat(self.folder / _LOCK_FILE))
+        except FileNotFoundError:
+            return False
 
     def _release(self) -> None:
         lock = _LOCKS.pop(self.folder.resolve(), None)

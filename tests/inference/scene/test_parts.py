@@ -257,6 +257,52 @@ def test_two_runs_do_not_write_one_output(tmp_path):
     store.finish({})
 
 
+def test_a_lock_that_was_removed_meanwhile_keeps_nobody_out(tmp_path, monkeypatch):
+    """A run ends between the moments in which the next one opens the lock file and locks it."""
+    store, lock_of = new_store(tmp_path), parts.fcntl.flock
+    calls = []
+
+    def late(file, how):
+        if not calls:
+            (store.folder / "lock").unlink()
+        calls.append(file)
+        lock_of(file, how)
+
+    monkeypatch.setattr(parts.fcntl, "flock", late)
+    store.begin()
+    assert len(calls) == 2
+    with (store.folder / "lock").open("ab") as other, pytest.raises(BlockingIOError):
+        lock_of(other, parts.fcntl.LOCK_EX | parts.fcntl.LOCK_NB)
+    store.close()
+
+
+def test_the_lock_file_goes_while_it_is_held(tmp_path, monkeypatch):
+    store, there = new_store(tmp_path), []
+    store.begin()
+    release = parts.PartStore._release
+    monkeypatch.setattr(
+        parts.PartStore, "_release", lambda self: (there.append((self.folder / "lock").exists()), release(self))
+    )
+    store.discard()
+    assert there == [False] and not store.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["letter.tmp", "plan.json.mine"])
+def test_temporary_files_of_somebody_else_stay(tmp_path, name):
+    store = new_store(tmp_path)
+    store.begin()
+    write_parts(store, ARRAYS, [0])
+    store.close()
+    (store.folder / name).write_text("keep")
+    (store.folder / "plan.json.tmp").write_text("{")
+    again = new_store(tmp_path)
+    assert again.begin() == {0}
+    assert (again.folder / name).exists() and not (again.folder / "plan.json.tmp").exists()
+    write_parts(again, ARRAYS, [1, 2, 3])
+    again.finish({})
+    assert [path.name for path in again.folder.iterdir()] == [name]
+
+
 def test_close_leaves_the_parts_of_others_alone(tmp_path):
     store = new_store(tmp_path)
     store.folder.mkdir()
