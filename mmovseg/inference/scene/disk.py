@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _OVERVIEWS = 1 / 3
 _NEARLY_FULL = 8 * 2**20
 _GIB = 2**30
 _STDERR = 2
+_SILENCE = threading.Lock()
+_silenced = {"depth": 0, "kept": -1}  # standard error belongs to the process, so threads share one state
 
 GDAL_ERRORS: tuple[type[Exception], ...] = (RasterioError, CPLE_BaseError)
 """What rasterio raises: its own errors, and here and there GDAL's as they come."""
@@ -124,21 +127,36 @@ def writing(path: Path, *, keeps: str = "") -> Iterator[None]:
 
 @contextmanager
 def libtiff_silenced() -> Iterator[None]:
-    """Keep what libtiff prints of a failed write off the terminal; it does so by itself, beside its error."""
-    sys.stderr.flush()
+    """Keep what libtiff prints of a failed write off the terminal; it does so by itself, beside its error.
+
+    Standard error is silent from when the first thread enters until the last one leaves.
+    """
+    with _SILENCE:
+        if _silenced["depth"] == 0:
+            _silence()
+        _silenced["depth"] += 1
+    try:
+        yield
+    finally:
+        with _SILENCE:
+            _silenced["depth"] -= 1
+            if _silenced["depth"] == 0 and _silenced["kept"] >= 0:
+                os.dup2(_silenced["kept"], _STDERR)
+                os.close(_silenced["kept"])
+
+
+def _silence() -> None:
+    _silenced["kept"] = -1
+    if sys.stderr is not None:
+        sys.stderr.flush()
     try:
         kept = os.dup(_STDERR)
     except OSError:  # there is no standard error
-        yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, _STDERR)
-        yield
-    finally:
-        os.dup2(kept, _STDERR)
-        os.close(kept)
-        os.close(nowhere)
+    os.dup2(nowhere, _STDERR)
+    os.close(nowhere)
+    _silenced["kept"] = kept
 
 
 def _reason(error: Exception, path: Path) -> str:
