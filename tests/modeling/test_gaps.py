@@ -8,6 +8,7 @@ from detectron2.layers import ShapeSpec
 
 from mmovseg.layers.conv import fill_in, weigh_by_share
 from mmovseg.modeling.fusion import CostAggregationHead, DualEncoderFusionHead
+from mmovseg.modeling.fusion.dual_encoder import _Compared
 from mmovseg.modeling.meta_arch.batching import batch_view, seen_by_any
 from tests.modeling.conftest import build_xs, make_inputs
 from tests.modeling.released_parts import small_model
@@ -91,6 +92,17 @@ def test_scores_are_finite_where_no_sensor_sees_anything(any_model):
         blank(items[:1], modality)
     assert all(torch.isfinite(found).all() for found in scores(any_model, items))
     assert torch.isfinite(scores(any_model, items[:1])[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cosines_of_a_blank_are_zero_in_half_precision(dtype):
+    feature = torch.randn(2, 8, 3, 5)
+    feature[:, :, 1] = 0
+    names = torch.nn.functional.normalize(torch.randn(4, 8), dim=1)
+    exact = _Compared.make(feature).similarity(names)
+    found = _Compared.make(feature.to(dtype)).similarity(names)
+    assert found.dtype == dtype and (found[:, :, 1] == 0).all()
+    torch.testing.assert_close(found.float(), exact, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize(("modality", "part"), [("optical", "clip"), ("sar", "sar_encoder")])

@@ -88,7 +88,9 @@ class _Compared:
     @classmethod
     def make(cls, feature: Tensor, seen: Tensor | None = None) -> _Compared:
         """Weigh a map; `seen` (N, 1, H, W) bool tells where it has something to say."""
-        weight = 1 / torch.linalg.vector_norm(feature, dim=1, keepdim=True).clamp_min(1e-12)
+        # in half precision the least length would be 0, and the blank of a map not a number
+        dtype = torch.promote_types(feature.dtype, torch.float32)
+        weight = 1 / torch.linalg.vector_norm(feature, dim=1, keepdim=True, dtype=dtype).clamp_min(1e-12)
         if seen is None:
             return cls(feature, weight, None)
         share = masked_mean_pool(seen, (feature.shape[-2], feature.shape[-1])).to(feature.dtype)
@@ -104,7 +106,7 @@ class _Compared:
         """Cosines (N, K, h, w) with (K, D) unit-length names, times `share`."""
         places = self.feature.flatten(2)
         products = torch.bmm(text.to(places.dtype).expand(len(places), -1, -1), places)
-        return products.unflatten(2, self.feature.shape[-2:]) * self.weight
+        return (products.unflatten(2, self.feature.shape[-2:]) * self.weight).to(self.feature.dtype)
 
 
 @dataclass
