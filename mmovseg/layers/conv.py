@@ -39,9 +39,12 @@ class WideConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, D, h, w)."""
-        if not _HAS_NNPACK or torch.is_grad_enabled() or x.device.type != "cpu" or torch.jit.is_tracing():
+        if not _HAS_NNPACK or torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
             return super().forward(x)
-        if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        # NNPACK knows neither other numbers nor an empty batch, nor tensors without values (type FakeTensor)
+        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        if x.numel() == 0 or type(x) is not Tensor:
             return super().forward(x)
         return torch._nnpack_spatial_convolution(x, self.weight, self.bias, self.padding, self.stride)
 

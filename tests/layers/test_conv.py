@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmovseg.layers import conv
 from mmovseg.layers.conv import PatchUpsampling, WideConv2d
@@ -49,6 +50,24 @@ def test_wide_convolution_takes_the_direct_way_where_the_other_does_not_go(reaso
         layer, x = layer.double(), x.double()
     with torch.set_grad_enabled(reason == "gradients"):
         assert torch.equal(layer(x), nn.functional.conv2d(x, layer.weight, layer.bias, padding=3))
+
+
+@torch.no_grad()
+def test_wide_convolution_takes_empty_batches_and_tensors_without_values():
+    layer = WideConv2d(4, 3, 7, padding=3)
+    assert layer(torch.zeros(0, 4, 9, 8)).shape == (0, 3, 9, 8)
+    with FakeTensorMode():
+        assert WideConv2d(4, 3, 7, padding=3)(torch.zeros(2, 4, 9, 8)).shape == (2, 3, 9, 8)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@torch.no_grad()
+def test_wide_convolution_compiles_in_one_graph(backend):
+    torch.compiler.reset()
+    layer = WideConv2d(4, 3, 7, padding=3)
+    x = torch.randn(1, 4, 9, 8)
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x), atol=1e-5, rtol=1e-5)
 
 
 def test_constants_are_the_same_only_if_every_image_ends_the_same():
