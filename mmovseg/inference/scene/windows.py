@@ -43,7 +43,7 @@ class WindowModel:
         precision: Precision = "auto",
         modality: Modality = "both",
     ) -> None:
-        self.model = predictor.model
+        self.model, self.name = predictor.model, predictor.name
         self.vocabulary = vocabulary
         self.device: torch.device = next(self.model.parameters()).device
         own: Modality = getattr(self.model, "modality", "both")
@@ -69,6 +69,9 @@ class WindowModel:
 
         Returns:
             For each window (K, height, width) float32 on the model's device, or None where there is nothing to see.
+
+        Raises:
+            UserError: scores are not finite.
         """
         kinds = [self.kind(window) for window in windows]
         answers: list[Tensor | None] = [None] * len(windows)
@@ -79,9 +82,20 @@ class WindowModel:
             items = [self._item(windows[index], kind) for index in chosen]
             with self._precision():
                 predictions = self.model(items)
-            for index, prediction in zip(chosen, predictions, strict=True):
-                answers[index] = _fit(cast(Tensor, prediction["sem_seg"]).float(), size)
+            scores = [cast(Tensor, prediction["sem_seg"]).float() for prediction in predictions]
+            self._check_finite(scores)
+            for index, found in zip(chosen, scores, strict=True):
+                answers[index] = _fit(found, size)
         return answers
+
+    def _check_finite(self, scores: Sequence[Tensor]) -> None:
+        """Refuse NaN, which would win everywhere as the first class does; one sum a window is quick to look at."""
+        if bool(torch.isfinite(torch.stack([one.sum() for one in scores])).all()):
+            return
+        what = f"the model of '{self.name}' gives no numbers for a part of the scene (not finite scores)"
+        if self._dtype is None:
+            raise UserError(f"{what}; its weights may be damaged or belong to another model")
+        raise UserError(f"{what} in {str(self._dtype).removeprefix('torch.')}; use --precision float32")
 
     def _item(self, window: WindowData, kind: Modality) -> ModelInput:
         item: dict[str, Any] = {"vocabulary": self.vocabulary, "file_name": "the scene", "image_id": "0"}

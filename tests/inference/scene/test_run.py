@@ -341,3 +341,17 @@ def test_a_file_that_is_no_report_is_not_written_over(tmp_path, predictor):
     assert not (tmp_path / "map.tif").exists()
     predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options(overwrite=True))
     predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options())  # its own report is no obstacle
+
+
+@pytest.mark.parametrize(
+    ("precision", "sentence"),
+    [("float16", "in float16; use --precision float32"), ("float32", "; its weights may be damaged")],
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_give_no_map(predictor, tmp_path, precision, sentence, value):
+    inputs, *_ = write_pair(tmp_path / "pair", 60, 50)
+    with torch.no_grad():
+        predictor.model.out.bias[1] = value
+    with pytest.raises(UserError, match=f"'local' gives no numbers.*{sentence}"):
+        predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options(precision=precision))
+    assert not (tmp_path / "map.tif").exists()
