@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import os
 import sys
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 STOPPED = 130
 """Exit status after Ctrl-C, as shells expect it."""
-_PATIENCE = datetime.timedelta(days=2)  # one process may have the sea and the other the land
 _LIBRARIES = ("rasterio", "fiona", "pyogrio", "rio_cogeo")
 
 
@@ -56,7 +54,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
 
     several = launch.under_torchrun()
     if several:
-        launch.join_torchrun(args.device, timeout=_PATIENCE)
+        from mmovseg.inference.scene.processes import PATIENCE
+
+        launch.join_torchrun(args.device, timeout=PATIENCE)
     try:
         with quiet_libraries(), plain_errors():
             predictor = load_predictor(args)

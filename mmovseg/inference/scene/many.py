@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import json
 import os
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import rasterio
-import torch.distributed as dist
 from detectron2.utils import comm
 from rasterio.errors import RasterioError
 
@@ -29,9 +27,6 @@ from mmovseg.inference.scene.failures import plain_errors
 from mmovseg.inference.scene.lists import SceneJob
 from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.run import check_prompts, predict_scene
-
-# The last process may finish long after the first; the group's own limit is meant for steps of a training.
-_PATIENCE = datetime.timedelta(days=30)
 
 
 def predict_scenes(
@@ -67,17 +62,13 @@ def predict_scenes(
     if not jobs:
         raise UserError("there are no scenes to map")
     check_prompts(predictor, prompts)
-    group = _patient_group()
     mine = deal([_pixels(job) for job in jobs], comm.get_world_size())[comm.get_rank()]
     results = {}
     for count, number in enumerate(mine, start=1):
         results[number] = _map_one(predictor, jobs[number], prompts, options)
         if options.show_progress:
             print(_line(results[number], count, len(mine)), flush=True)
-    gathered: list[Any] = [results]
-    if group is not None:
-        gathered = [None] * comm.get_world_size()
-        dist.all_gather_object(gathered, results, group=group)
+    gathered = processes.gather(results)
     scenes = [scene for _, scene in sorted({k: v for part in gathered for k, v in part.items()}.items())]
     summary = _summarise(scenes, jobs, options)
     if comm.is_main_process() and not options.dry_run:
@@ -100,13 +91,6 @@ def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
         dealt[hand].append(index)
         load[hand] += max(sizes[index], 1)
     return [sorted(indices) for indices in dealt]
-
-
-def _patient_group() -> Any:
-    """Return a process group that waits as long as the longest scene takes; None for a single process."""
-    if comm.get_world_size() == 1:
-        return None
-    return dist.new_group(backend="gloo", timeout=_PATIENCE)
 
 
 def _pixels(job: SceneJob) -> int:

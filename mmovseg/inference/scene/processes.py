@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
+import torch.distributed as dist
 from detectron2.utils import comm
 
 from mmovseg.errors import UserError
 
 T = TypeVar("T")
 
+PATIENCE = datetime.timedelta(days=2)
+"""How long a process waits for the others: one may have the sea and the other the land."""
+
 _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
+_GROUPS: dict[str, Any] = {}  # "world": the main process group, "patient": the one made beside it
 
 
 @contextlib.contextmanager
@@ -36,9 +42,36 @@ def rank() -> int:
     return 0 if _ALONE.get() else comm.get_rank()
 
 
+def local_size() -> int:
+    """Return how many of them are on this machine."""
+    return 1 if _ALONE.get() else comm.get_local_size()
+
+
 def is_main() -> bool:
     """Whether this process speaks and assembles."""
     return rank() == 0
+
+
+def gather(value: T) -> list[T]:
+    """Return the values of all processes, in their order, as soon as the last one has come here.
+
+    They are exchanged over gloo within `PATIENCE`, whatever the main group is: nccl would wait with a busy GPU, and
+    either group may have been made with a limit that is meant for the steps of a training.
+    """
+    if world_size() == 1:
+        return [value]
+    group = _patient_group()
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, value, group=group)
+    return cast(list[T], gathered)
+
+
+def _patient_group() -> Any:
+    """Return the group of all processes over gloo, made once for each main group."""
+    world = dist.group.WORLD
+    if _GROUPS.get("world") is not world:
+        _GROUPS.update(world=world, patient=dist.new_group(backend="gloo", timeout=PATIENCE))
+    return _GROUPS["patient"]
 
 
 def on_main(function: Callable[[], T]) -> T:
@@ -53,7 +86,7 @@ def on_main(function: Callable[[], T]) -> T:
             answer = (None, function())
         except UserError as error:
             answer = (str(error), None)
-    message, result = comm.all_gather(answer)[0] if world_size() > 1 else answer
+    message, result = gather(answer)[0]
     if message is not None:
         raise UserError(message)
     return result  # type: ignore[return-value]
@@ -70,7 +103,6 @@ def together(function: Callable[[], None]) -> None:
         function()
     except UserError as error:
         message = str(error)
-    messages = comm.all_gather(message) if world_size() > 1 else [message]
-    first = next((text for text in messages if text is not None), None)
+    first = next((text for text in gather(message) if text is not None), None)
     if first is not None:
         raise UserError(first)

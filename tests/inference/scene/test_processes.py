@@ -1,5 +1,6 @@
 """Maps of MiniEarth by the shipped model: alone, in two processes, killed and gone on with."""
 
+import datetime
 import os
 import random
 import signal
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import rasterio
+import torch.distributed as dist
 
 from mmovseg.data.miniearth.scenes import write_miniearth_scene
+from mmovseg.inference.scene import processes
 
 ROOT = Path(__file__).parents[3]
 NAMES = "water, road, forest"
@@ -54,6 +57,23 @@ def same(first, second):
         assert a.read_bytes() == b.read_bytes(), suffix
         with rasterio.open(a) as left, rasterio.open(b) as right:
             assert left.tags() == right.tags()
+
+
+def test_processes_wait_for_each_other_longer_than_their_group(monkeypatch):
+    made, new_group = [], dist.new_group
+    monkeypatch.setattr(dist, "new_group", lambda **options: (made.append(options), new_group(**options))[1])
+    monkeypatch.setattr(processes, "world_size", lambda: 2)  # as far as it concerns whether to talk at all
+    short = datetime.timedelta(seconds=5)
+    for _ in range(2):  # a process may run again in another group
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1, timeout=short)
+        try:
+            assert processes.on_main(lambda: "done") == "done"
+            processes.together(lambda: None)
+            assert processes.gather(3) == [3]
+        finally:
+            dist.destroy_process_group()
+    assert made == 2 * [{"backend": "gloo", "timeout": processes.PATIENCE}]
+    assert processes.PATIENCE == datetime.timedelta(days=2)
 
 
 @pytest.mark.slow
