@@ -99,6 +99,10 @@ class PartStore:
         self.complete = False
         self.notes: list[str] = []
 
+    def is_there(self) -> bool:
+        """Whether the finished files of this very plan are there."""
+        return all(path.exists() and _plan_of(path) == self.digest for path in self.files)
+
     def begin(self, *, restart: bool = False, overwrite: bool = False) -> set[int]:
         """Make ready to write.
 

@@ -69,10 +69,14 @@ class ScenePlan:
             "model_gsd_m": self.model_gsd_m,
         }
 
-    def band_bytes(self, layer_bytes: int) -> int:
-        """Return what must be kept of the scene at any time: the sums, and the layers of one part."""
+    def sums_bytes(self) -> int:
+        """Return what the scores of one row of windows take, on the device of the model."""
+        return BandBlender.bytes_needed(self.tiling, self.num_classes)
+
+    def part_bytes(self, layer_bytes: int) -> int:
+        """Return what the layers of one part take, `layer_bytes` a pixel."""
         rows = max(last - first for first, last in self.tiling.parts)
-        return BandBlender.bytes_needed(self.tiling, self.num_classes) + rows * self.tiling.columns.size * layer_bytes
+        return rows * self.tiling.columns.size * layer_bytes
 
 
 def make_plan(
@@ -134,19 +138,20 @@ def choose_gsd(grid: Grid, contract: Mapping[str, Any] | None, options: SceneOpt
     return gsd if max(gsd / nearest, nearest / gsd) <= GSD_TOLERANCE else nearest
 
 
-def describe(plan: ScenePlan, facts: Mapping[str, Any], *, memory_mib: float, seconds: float, device: str) -> str:
+def describe(plan: ScenePlan, facts: Mapping[str, Any], estimate: Mapping[str, float], *, device: str) -> str:
     """Return the plan as lines for people.
 
     Args:
         plan: what will be done.
         facts: of the scene, see `ScenePair.facts`.
-        memory_mib: beyond the loaded model.
-        seconds: of the windows that are left to do.
+        estimate: ``seconds`` of the windows that are left to do, ``memory_mib`` beyond the loaded model, and on CUDA
+            ``gpu_mib``, the same of the GPU.
         device: that does them.
     """
     grid, tiling = plan.grid, plan.tiling
     pixels = f", {plan.gsd_m:.3g} m" if plan.gsd_m is not None else ""
     seen = f"; the model sees {plan.tile_net} px of {plan.model_gsd_m:.3g} m" if plan.resampled else ""
+    gpu = f" and {estimate['gpu_mib']:.0f} MiB of the GPU" if "gpu_mib" in estimate else ""
     lines = [
         ("map", f"{grid.width} x {grid.height} px{pixels}, {grid.crs or 'no coordinate system'}"),
         (
@@ -154,8 +159,8 @@ def describe(plan: ScenePlan, facts: Mapping[str, Any], *, memory_mib: float, se
             f"{len(tiling.columns.starts)} x {len(tiling.rows.starts)} of {plan.tile} px, overlap {plan.overlap}, "
             f"margin {plan.margin}{seen}; {tiling.batch} a batch; in {len(tiling.parts)} part(s)",
         ),
-        ("memory", f"about {memory_mib:.0f} MiB beyond the loaded model"),
-        ("time", f"about {spell_seconds(seconds)} on {device}"),
+        ("memory", f"about {estimate['memory_mib']:.0f} MiB{gpu} beyond the loaded model"),
+        ("time", f"about {spell_seconds(estimate['seconds'])} on {device}"),
     ]
     overlap = facts.get("overlap_share")
     if overlap is not None:

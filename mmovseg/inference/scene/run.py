@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from tqdm import tqdm
 
 import mmovseg
@@ -23,12 +24,13 @@ from mmovseg.errors import UserError
 from mmovseg.evaluation.report import text_table, write_text
 from mmovseg.inference.predictor import Predictor
 from mmovseg.inference.scene.layers import Layer, confidence_layer, label_layer, probability_layer, quality_layer
+from mmovseg.inference.scene.memory import describe_shortage, free_memory_mib
 from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.parts import PartStore
 from mmovseg.inference.scene.picture import check_picture_path, draw_map
 from mmovseg.inference.scene.plan import ScenePlan, describe, make_plan
 from mmovseg.inference.scene.polygons import check_polygon_path, write_polygons
-from mmovseg.inference.scene.processes import is_main, on_main, rank, together, world_size
+from mmovseg.inference.scene.processes import is_main, local_size, on_main, rank, together, world_size
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
 from mmovseg.inference.scene.report import area_note, class_report
 from mmovseg.inference.scene.stream import SceneStream, Timings
@@ -106,10 +108,13 @@ def predict_scene(
         scene = _prepare(predictor, pair, vocabulary, output, options)
         for sentence in pair.warnings:
             scene.say(f"note: {sentence}")
+        free = free_memory_mib(scene.stream.model.device)
         estimate = _estimate(scene, finished=set())
+        shortage = describe_shortage(estimate, free, processes=local_size())
         if options.dry_run:
-            scene.say(_describe(scene, estimate))
+            scene.say(_describe(scene, estimate) + (f"\nnote: {shortage}" if shortage else ""))
             return {"plan": scene.plan.to_dict(), "facts": pair.facts, "estimate": estimate}
+        together(lambda: _refuse(None if scene.store.is_there() and not options.overwrite else shortage))
         try:
             _map(scene, estimate)
             start = time.perf_counter()
@@ -119,6 +124,11 @@ def predict_scene(
             if is_main():
                 scene.store.close()
         return on_main(lambda: _report(scene, files, time.perf_counter() - started, loaded_mib))
+
+
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
+        raise UserError(reason)
 
 
 def _check_output(output: str | Path, options: SceneOptions) -> Path:
@@ -213,7 +223,7 @@ def _layers(vocabulary: Vocabulary, options: SceneOptions, *, clouds: bool) -> l
 
 
 def _estimate(scene: _Scene, *, finished: set[int]) -> dict[str, float]:
-    """Time one batch in the middle of the scene and return ``seconds`` and ``memory_mib`` of all that is left."""
+    """Time one batch in the middle of the scene and return what all that is left takes, see `plan.describe`."""
     stream, plan = scene.stream, scene.plan
     tiling = plan.tiling
     rows, batches = len(tiling.rows.starts), tiling.batches()
@@ -234,28 +244,25 @@ def _estimate(scene: _Scene, *, finished: set[int]) -> dict[str, float]:
     left = 1.0 - len(finished) / len(tiling.parts)
     windows = sum(len(batch) for batch in batches) * rows * left / world_size()
     layer_bytes = sum(layer.raw_bytes(1) for layer in stream.layers)
-    kept = plan.band_bytes(layer_bytes) / 2**20
-    return {
-        "seconds": round(spent / len(batch) * windows, 1),
-        "memory_mib": round(max(peak_memory_mb(device) - before, 0.0) + kept + _CACHE_MIB, 1),
-    }
+    by_model = max(peak_memory_mb(device) - before, 0.0) + plan.sums_bytes() / 2**20
+    beside = plan.part_bytes(layer_bytes) / 2**20 + _CACHE_MIB
+    estimate = {"seconds": round(spent / len(batch) * windows, 1)}
+    if device.type == "cuda":
+        return estimate | {"memory_mib": round(beside, 1), "gpu_mib": round(by_model, 1)}
+    return estimate | {"memory_mib": round(by_model + beside, 1)}
 
 
-def _memory_mib(device: Any) -> float:
-    return 0.0 if device.type == "cuda" else memory_status_mb("VmRSS") or peak_memory_mb(device)
+def _memory_mib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device) / 2**20
+    return memory_status_mb("VmRSS") or peak_memory_mb(device)
 
 
 def _describe(scene: _Scene, estimate: Mapping[str, float]) -> str:
     device = scene.stream.model.device
     processes = world_size()
     where = machine_name(device) if processes == 1 else f"{processes} processes, {machine_name(device)}"
-    text = describe(
-        scene.plan,
-        scene.stream.pair.facts,
-        memory_mib=estimate["memory_mib"],
-        seconds=estimate["seconds"],
-        device=where,
-    )
+    text = describe(scene.plan, scene.stream.pair.facts, estimate, device=where)
     return f"{text}\n{'disk':13}{scene.store.disk_need()}"
 
 

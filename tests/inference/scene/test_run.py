@@ -13,6 +13,7 @@ from torch import nn
 
 from mmovseg.data.vocabulary import vocabulary_from_names
 from mmovseg.errors import UserError
+from mmovseg.inference.scene import memory
 from mmovseg.inference.scene.layers import BOTH, NEITHER, ONLY_OPTICAL, ONLY_SAR
 from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.parts import PartStore
@@ -291,6 +292,29 @@ def test_a_dry_run_writes_nothing(tmp_path, predictor, capsys):
     )
     assert not (tmp_path / "m").exists()
     assert "windows" in capsys.readouterr().out
+
+
+def test_a_scene_that_does_not_fit_into_memory_is_refused(tmp_path, predictor, monkeypatch, capsys):
+    inputs, _, _ = write_pair(tmp_path)
+    predict_scene(predictor, inputs, NAMES, tmp_path / "there.tif", options=options())
+    (tmp_path / "meminfo").write_text("MemTotal: 999999 kB\nMemAvailable:      10240 kB\n")
+    monkeypatch.setattr(memory, "_MEMORY_FILE", tmp_path / "meminfo")
+    sentence = r"the map needs about \d+ MiB of memory, and 10 MiB are free; give a smaller --tile, or ask for fewer"
+    with pytest.raises(UserError, match=sentence):
+        predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options())
+    assert not list(tmp_path.glob("map*"))
+    predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options(dry_run=True, show_progress=True))
+    assert "note: the map needs about" in capsys.readouterr().out
+    predict_scene(predictor, inputs, NAMES, tmp_path / "there.tif", options=options())  # nothing is left to do
+    monkeypatch.setattr(memory, "_MEMORY_FILE", tmp_path / "of another system")
+    predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=options())
+
+
+def test_memory_is_that_of_all_processes_and_of_each_gpu():
+    need = {"seconds": 9e9, "memory_mib": 300.0, "gpu_mib": 500.0}
+    assert memory.describe_shortage(need, {"memory_mib": 700.0, "gpu_mib": 500.0}, processes=2) is None
+    assert "in each of 3 processes" in memory.describe_shortage(need, {"memory_mib": 700.0}, processes=3)
+    assert "500 MiB of GPU memory, and 499" in memory.describe_shortage(need, {"gpu_mib": 499.0}, processes=1)
 
 
 def test_one_class_cannot_lose(tmp_path, predictor):
