@@ -183,7 +183,8 @@ def test_rows_that_were_not_measured_leave_no_ratio(run):
     found = ratios_of(results.of(MACHINE))
     assert "of_matmul" not in found["classes/5"] and found["classes/5"]["time"] == 1.0
     assert found["loader/png/workers0"]["of_inference"] is None
-    assert "| 5 | 1,500 (750 to 2,250, n = 3) | 1.00 | 1,010 | 1.00 |  |" in to_markdown(results)
+    text = to_markdown(results)
+    assert "| 5 | 1,500 (750 to 2,250, n = 3) | 1.00 | 1,010 | 1.00 |  |" in text and "A scene is read" not in text
 
 
 def test_the_report_states_every_row_and_what_is_behind_it(run):
@@ -198,6 +199,7 @@ def test_the_report_states_every_row_and_what_is_behind_it(run):
         "| fused attention | `optical_encoder` alone | 2.25 (2.00 to 2.50, n = 2) | 1,500 | 3,500 | 2.0e-07 |",
     ):
         assert line in text.splitlines(), line
+    assert "A scene is read while the model works, on the same cores" in text
     assert "Not counted: add, gelu." in text and "| `mmovseg_xs` without |" in text
     assert "*Reported in the project's notes*" not in text  # that is about the large model
     assert "\nNot run: inference, batch 1, float32, compiled; " in text

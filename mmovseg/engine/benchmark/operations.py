@@ -6,7 +6,10 @@ listed; in these models they are a few percent.
 
 Training is taken as three times the forward pass of every layer with weights that train (forward, gradient of the
 input, gradient of the weights), twice that of layers that only let a gradient through, and once that of frozen
-encoders. It is the work that a step needs, not what an implementation happens to do.
+encoders: the work that a step needs, whatever else is computed on the way.
+
+The forward pass itself is counted as it is done. The two convolutions of one channel that begin a `SimilarityFusion`
+are done as one of two channels whose weights are half zeros, and these products with 0 count: twice what the two need.
 """
 
 from __future__ import annotations

@@ -13,6 +13,10 @@ _REPORTED = (
     "*Reported in the project's notes*, measured on the authors' code (B/16, batch 1, 384 px, float32, torch 2.14.1, 2 "
     "cores of an AMD EPYC, rate of matrix products not recorded): 22.2 s (22.0 to 24.0) for 6 classes."
 )
+_BESIDE = (
+    "A scene is read while the model works, on the same cores: the model's time, by which the whole time is divided, "
+    "contains what that reading took from it, and read % is only what the model waited for."
+)
 _WHAT = {
     "loader/png": "training loader, PNG pairs",
     "loader/geotiff": "training loader, GeoTIFF pairs",
@@ -184,6 +188,8 @@ def _footnote(entries: Entries, found: Mapping[str, Mapping[str, Any]]) -> str:
             "fvcore; a training step is 3 times the forward pass of layers that train, 2 times that of layers that "
             f"pass a gradient on, once that of frozen encoders. Not counted: {', '.join(left)}."
         )
+    if any(entry["group"] == "scene" for entry in done):
+        lines.append(_BESIDE)
     if any(_is_reported(entry) for entry in done):
         lines.append(_REPORTED)
     busy = [name for name in found if found[name]["busy"]]
