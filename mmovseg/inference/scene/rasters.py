@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.errors import RasterioError
 
 from mmovseg.checkpoint.contract import InputContract
 from mmovseg.data.sample import MODALITIES, Modality
@@ -259,9 +260,23 @@ class ScenePair:
 def _files(source: Placed) -> list[list[Any]]:
     """Return path, size and time of the files a raster is made of, but for side files that other programs may add."""
     raster = source.raster
-    paths = [raster.path, *sorted(set(raster.source.files) - {raster.path})]
+    paths = [raster.path, *sorted(_files_behind(raster.source.files) - {raster.path})]
     kept = [path for path in paths if not path.lower().endswith((".aux.xml", ".ovr"))]
     return [[os.path.abspath(path), *_size_and_time(path)] for path in kept]
+
+
+def _files_behind(paths: Iterable[str]) -> set[str]:
+    """Add what virtual rasters among `paths` are made of, since GDAL names the files of the first one only."""
+    found, new = set(), set(paths)
+    while new:
+        found |= new
+        inside: set[str] = set()
+        for path in new:
+            if path.lower().endswith(".vrt"):
+                with suppress(RasterioError), rasterio.open(path) as virtual:
+                    inside |= set(virtual.files)
+        new = inside - found
+    return found
 
 
 def _declared(source: Placed) -> dict[str, Any]:
@@ -269,6 +284,8 @@ def _declared(source: Placed) -> dict[str, Any]:
     raster = source.raster.source
     return {
         "nodata": [_jsonable(value) for value in raster.nodatavals],
+        "scales": [_jsonable(value) for value in raster.scales],
+        "offsets": [_jsonable(value) for value in raster.offsets],
         "colors": [color.name for color in raster.colorinterp],
         "masks": [[flag.name for flag in flags] for flags in raster.mask_flag_enums],
         "crs": raster.crs.to_wkt() if raster.crs else None,

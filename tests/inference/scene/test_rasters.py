@@ -351,7 +351,14 @@ def test_a_file_written_again_is_another_input(tmp_path, optical):
 
 
 @pytest.mark.parametrize(
-    "content", ["<NoDataValue>7</NoDataValue>", "<ColorInterp>Alpha</ColorInterp>"], ids=["nodata", "alpha"]
+    "content",
+    [
+        "<NoDataValue>7</NoDataValue>",
+        "<ColorInterp>Alpha</ColorInterp>",
+        "<Scale>0.0001</Scale>",
+        "<Offset>-0.1</Offset>",
+    ],
+    ids=["nodata", "alpha", "scale", "offset"],
 )
 def test_a_side_file_that_changes_the_pixels_is_noticed(tmp_path, optical, content):
     with pair(optical, optical_bands=(1, 2, 3)) as scene:
