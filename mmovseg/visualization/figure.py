@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,10 +30,10 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a PNG atomically. The same figure gives the same bytes: neither time nor software is stored."""
+def save_figure(figure: Figure, path: str | Path, *, tags: Mapping[str, str] | None = None) -> None:
+    """Write a PNG atomically. The same figure gives the same bytes: nothing is stored beside it but `tags`."""
     with atomic_write(Path(path).with_suffix(".png")) as temporary:
-        figure.savefig(temporary, dpi=DPI, metadata={"Software": None}, format="png")
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None, **(tags or {})}, format="png")
 
 
 def place_axes(figure: Figure, x_in: float, y_in: float, width_in: float, height_in: float) -> Axes:

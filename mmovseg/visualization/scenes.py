@@ -20,6 +20,8 @@ def draw_scene(
     path: str | Path,
     panels: Sequence[tuple[str, np.ndarray]],
     legends: Sequence[tuple[str, Mapping[str, RGB]]],
+    *,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Draw images of one size side by side, with legends below them.
 
@@ -27,6 +29,7 @@ def draw_scene(
         path: PNG file; the same arguments give the same bytes.
         panels: title and (H, W, 3) uint8 image of each.
         legends: title of the panel that each belongs to, and name -> RGB of its entries.
+        tags: stored in the file.
     """
     height_px, width_px = panels[0][1].shape[:2]
     scale = _LONG_SIDE_IN / max(height_px, width_px)
@@ -55,4 +58,4 @@ def draw_scene(
             borderaxespad=0,
             prop={"family": FONT, "size": 8.5},
         )
-    save_figure(figure, path)
+    save_figure(figure, path, tags=tags)

@@ -17,7 +17,7 @@ from mmovseg.data.sample import MODALITIES
 from mmovseg.data.sar import SAR_UNITS
 from mmovseg.data.vocabulary import Vocabulary, vocabulary_from_file, vocabulary_from_names
 from mmovseg.errors import OneLineParser, UserError
-from mmovseg.inference.scene.options import CLOUD_POLICIES, PRECISIONS, SceneOptions
+from mmovseg.inference.scene.options import CLOUD_POLICIES, MAP_SUFFIXES, PRECISIONS, SceneOptions
 from mmovseg.inference.scene.tiling import ANCHORS
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = "miniearth/mmovseg_xs.py"
 DEFAULT_WEIGHTS = "shipped://mmovseg_xs"
 RESAMPLINGS = ("nearest", "bilinear", "average")
-MAP_SUFFIXES = (".tif", ".tiff")
 POLYGON_SUFFIXES = (".gpkg", ".geojson")
 LONGEST_NAME = 200
 LARGEST_TEXT_BYTES = 10_000_000

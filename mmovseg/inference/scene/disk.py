@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,8 @@ def check_target(path: Path, inputs: Sequence[str | Path] = ()) -> None:
     with writing(path):
         if path.is_dir():
             raise UserError(f"'{path}' is a folder, so nothing can be written there; give a file name")
+        if path.exists() and not path.is_file():
+            raise UserError(f"'{path}' is a pipe or a device, so nothing can be written there; give a file name")
         parent = path.parent
         while not os.path.lexists(parent):
             parent = parent.parent
@@ -94,15 +97,18 @@ def check_target(path: Path, inputs: Sequence[str | Path] = ()) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(parent, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with tempfile.TemporaryFile(dir=parent):  # permissions do not tell everything; it never has a name
+            pass
     for source in inputs:
-        if _same_file(path, Path(source)):
+        if is_same_file(path, Path(source)):
             raise UserError(f"'{path}' is an input and would be written over; give another name")
 
 
-def _same_file(first: Path, second: Path) -> bool:
+def is_same_file(first: Path, second: Path) -> bool:
+    """Whether both exist and are one file, whatever links lead there."""
     try:
         return os.path.samefile(first, second)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from mmovseg.config.suggest import did_you_mean
 from mmovseg.data.sar import SAR_UNITS
 from mmovseg.errors import UserError
+from mmovseg.inference.scene.options import MAP_SUFFIXES
 from mmovseg.inference.scene.rasters import SceneInputs
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
@@ -167,7 +168,7 @@ def _table_job(cells: Mapping[str, str], path: Path, output_dir: Path, defaults:
     if len(values.get("optical_range", (0, 1))) != 2:
         raise UserError(f"{where}: optical_range is '{cells['optical_range']}', it must be two numbers")
     output = Path(cells.get("output") or f"{_safe(cells.get('name') or _stem(values, where))}.tif")
-    if output.suffix.lower() not in (".tif", ".tiff"):
+    if output.suffix.lower() not in MAP_SUFFIXES:
         raise UserError(f"{where}: the map is a GeoTIFF, so output '{output}' must end in .tif")
     return SceneJob(cells.get("name") or output.stem, replace(defaults, **values), output_dir / output)
 

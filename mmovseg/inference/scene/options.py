@@ -13,6 +13,7 @@ from mmovseg.inference.scene.tiling import ANCHORS, Anchor
 CloudPolicy = Literal["keep", "withhold"]
 CLOUD_POLICIES: tuple[CloudPolicy, ...] = get_args(CloudPolicy)
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+MAP_SUFFIXES = (".tif", ".tiff")
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 

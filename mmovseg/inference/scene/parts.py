@@ -39,6 +39,7 @@ from mmovseg.inference.scene.disk import (
     writing,
 )
 from mmovseg.inference.scene.layers import Layer
+from mmovseg.inference.scene.options import MAP_SUFFIXES
 
 PLAN_TAG = "MMOVSEG_PLAN"
 """Tag of parts and finished files: a hash of everything that decides the pixels."""
@@ -407,7 +408,7 @@ def check_output(output: str | Path, layers: Sequence[Layer], *, inputs: Sequenc
         UserError: another ending than .tif, a folder or an input has that name, or its folder cannot be made.
     """
     output = Path(output)
-    if output.suffix.lower() not in (".tif", ".tiff"):
+    if output.suffix.lower() not in MAP_SUFFIXES:
         raise UserError(f"the map is a GeoTIFF, so --output must end in .tif, but it is '{output}'")
     for layer in layers:
         check_target(layer.path_of(output), inputs)

@@ -22,14 +22,12 @@ _LONG_SIDE_PX = 640
 _ROWS_AT_ONCE = 8  # of the picture, so that little of a large scene is in memory
 
 
-def check_picture_path(path: str | Path, vocabulary: Vocabulary) -> None:
+def check_drawable(vocabulary: Vocabulary) -> None:
     """Refuse what could not be drawn.
 
     Raises:
-        UserError: the path does not end in .png, or there are more classes than colours.
+        UserError: there are more classes than colours.
     """
-    if Path(path).suffix.lower() != ".png":
-        raise UserError(f"the picture is a PNG, so --picture '{path}' must end in .png")
     if len(vocabulary) >= SCORE_NODATA:
         raise UserError(
             f"--picture tells at most {SCORE_NODATA - 1} classes apart, but {len(vocabulary)} are asked for"
@@ -44,6 +42,7 @@ def draw_map(
     *,
     hectares: Mapping[str, float | None],
     sar_unit: SarUnit,
+    tags: Mapping[str, str],
 ) -> None:
     """Draw the rasters of a scene beside its layers.
 
@@ -54,6 +53,7 @@ def draw_map(
         vocabulary: the classes.
         hectares: class name -> area, None where areas are unknown.
         sar_unit: of what `pair` reads.
+        tags: of the file.
 
     Raises:
         UserError: a raster cannot be read.
@@ -80,7 +80,7 @@ def draw_map(
         elif layer.name == "confidence":
             panels.append(("confidence", _grey(_read(file, size, Resampling.average))))
             legends.append(("confidence", {f"{share} %": (round(2.55 * share),) * 3 for share in (20, 60, 100)}))
-    draw_scene(path, panels, legends)
+    draw_scene(path, panels, legends, tags=tags)
 
 
 def _picture_size(height: int, width: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +23,15 @@ from mmovseg.engine.stopwatch import machine_name, reset_peak_memory
 from mmovseg.errors import UserError
 from mmovseg.evaluation.report import text_table, write_text
 from mmovseg.inference.predictor import Predictor
+from mmovseg.inference.scene.disk import writing
 from mmovseg.inference.scene.layers import Layer, confidence_layer, label_layer, probability_layer, quality_layer
 from mmovseg.inference.scene.memory import describe_shortage, free_memory_mib
 from mmovseg.inference.scene.options import SceneOptions
-from mmovseg.inference.scene.parts import PartStore
-from mmovseg.inference.scene.picture import check_picture_path, draw_map
+from mmovseg.inference.scene.outputs import check_map_path, check_outputs, layer_suffixes
+from mmovseg.inference.scene.parts import PLAN_TAG, PartStore
+from mmovseg.inference.scene.picture import check_drawable, draw_map
 from mmovseg.inference.scene.plan import ScenePlan, describe, make_plan
-from mmovseg.inference.scene.polygons import check_polygon_path, write_polygons
+from mmovseg.inference.scene.polygons import write_polygons
 from mmovseg.inference.scene.processes import is_main, local_size, on_main, rank, together, world_size
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
 from mmovseg.inference.scene.report import area_note, class_report
@@ -38,7 +40,6 @@ from mmovseg.inference.scene.tiling import consecutive, share
 from mmovseg.inference.scene.windows import WindowModel
 
 _CACHE_MIB = 128  # of GDAL, see `ScenePair`
-_MAP_SUFFIXES = (".tif", ".tiff")
 
 
 @dataclass
@@ -98,10 +99,10 @@ def predict_scene(
     """
     started, loaded_mib = time.perf_counter(), memory_status_mb("VmRSS")
     options = options or SceneOptions()
-    output = _check_output(output, options)
+    output = check_map_path(output)
     vocabulary = check_prompts(predictor, prompts)
     if options.picture is not None:
-        check_picture_path(options.picture, vocabulary)
+        check_drawable(vocabulary)
     with ScenePair(
         inputs, contract=_contract(predictor), modality=options.modality, override_contract=options.override_contract
     ) as pair:
@@ -129,28 +130,6 @@ def predict_scene(
 def _refuse(reason: str | None) -> None:
     if reason is not None:
         raise UserError(reason)
-
-
-def _check_output(output: str | Path, options: SceneOptions) -> Path:
-    path = Path(output)
-    if path.suffix.lower() not in _MAP_SUFFIXES:
-        raise UserError(f"the map is a GeoTIFF, so --output '{path}' must end in .tif")
-    if options.polygons is not None:
-        check_polygon_path(options.polygons, overwrite=options.overwrite)
-    report = path.with_suffix(".json")
-    if report.exists() and not options.overwrite and not _is_report(report):
-        raise UserError(
-            f"'{report}' is where the report goes, and it holds something else; give --overwrite, or another --output"
-        )
-    return path
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"classes", "plan", "resident_mib"} <= set(content)
 
 
 def check_prompts(predictor: Predictor, prompts: str | Sequence[str] | Vocabulary) -> Vocabulary:
@@ -200,8 +179,9 @@ def _prepare(
     }
     rasters = [path for path in (pair.inputs.optical, pair.inputs.sar, pair.inputs.cloud_mask) if path]
     store = PartStore(output, pair.grid, layers, plan=what, part_rows=plan.tiling.parts, inputs=rasters)
-    if options.polygons is not None:
-        check_polygon_path(options.polygons, inputs=rasters, overwrite=options.overwrite, plan=store.digest)
+    behind = [path for files in pair.identity["files"].values() for path, *_ in files]
+    clouds = pair.inputs.cloud_mask is not None
+    check_outputs(output, options=options, plan=store.digest, inputs=[*rasters, *behind], clouds=clouds)
     return _Scene(stream, store, vocabulary, options, output)
 
 
@@ -212,14 +192,13 @@ def _model_hash(predictor: Predictor) -> str | None:
 
 
 def _layers(vocabulary: Vocabulary, options: SceneOptions, *, clouds: bool) -> list[Layer]:
-    layers = [label_layer(vocabulary)]
-    if options.confidence:
-        layers.append(confidence_layer())
-    if options.quality or clouds:
-        layers.append(quality_layer())
-    if options.probabilities:
-        layers.append(probability_layer(vocabulary))
-    return layers
+    makers: dict[str, Callable[[], Layer]] = {
+        "": lambda: label_layer(vocabulary),
+        "confidence": confidence_layer,
+        "quality": quality_layer,
+        "probabilities": lambda: probability_layer(vocabulary),
+    }
+    return [makers[suffix]() for suffix in layer_suffixes(options, clouds=clouds)]
 
 
 def _estimate(scene: _Scene, *, finished: set[int]) -> dict[str, float]:
@@ -344,9 +323,6 @@ def _report(scene: _Scene, files: Sequence[Path], total: float, loaded_mib: floa
     """Write and print what came out."""
     timings: Timings = scene.stream.timings
     classes = class_report(files[0], scene.vocabulary)
-    if scene.options.picture is not None:
-        _draw(scene, classes)
-        files = [*files, Path(scene.options.picture)]
     report: dict[str, Any] = {
         "classes": classes,
         "plan": scene.plan.to_dict(),
@@ -357,7 +333,11 @@ def _report(scene: _Scene, files: Sequence[Path], total: float, loaded_mib: floa
         "processes": world_size(),
     }
     target = scene.output.with_suffix(".json")
-    write_text(target, json.dumps(report, indent=1, allow_nan=False) + "\n")
+    _write_report(report, target)
+    if scene.options.picture is not None:  # last, as everything else is there by then
+        _draw(scene, classes)
+        report["files"].append(str(scene.options.picture))
+        _write_report(report, target)
     rows = [
         [name, str(row["pixels"]), "" if row["hectares"] is None else f"{row['hectares']:.2f}"]
         for name, row in report["classes"].items()
@@ -366,8 +346,13 @@ def _report(scene: _Scene, files: Sequence[Path], total: float, loaded_mib: floa
     note = area_note(files[0])
     if note:
         scene.say(f"note: {note}")
-    scene.say(f"wrote {', '.join(str(path) for path in [*files, target])}")
+    scene.say(f"wrote {', '.join([*report['files'], str(target)])}")
     return report
+
+
+def _write_report(report: Mapping[str, Any], path: Path) -> None:
+    with writing(path):
+        write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
 def _draw(scene: _Scene, classes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -383,4 +368,5 @@ def _draw(scene: _Scene, classes: Mapping[str, Mapping[str, Any]]) -> None:
         scene.vocabulary,
         hectares=hectares,
         sar_unit=cast(SarUnit, unit),
+        tags={PLAN_TAG: scene.store.digest},
     )

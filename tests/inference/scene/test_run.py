@@ -8,12 +8,14 @@ import rasterio
 import torch
 from omegaconf import OmegaConf
 from PIL import Image
+from rasterio.shutil import copy
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 from torch import nn
 
 from mmovseg.data.vocabulary import vocabulary_from_names
 from mmovseg.errors import UserError
-from mmovseg.inference.scene import memory
+from mmovseg.inference.scene import memory, run
 from mmovseg.inference.scene.layers import BOTH, NEITHER, ONLY_OPTICAL, ONLY_SAR
 from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.parts import PartStore
@@ -355,6 +357,35 @@ def test_the_picture_shows_what_was_read_and_mapped(tmp_path, predictor):
         assert (pixels == colors[value]).all(axis=1).sum() > 100
     with pytest.raises(UserError, match="png"):
         predict_scene(predictor, inputs, NAMES, tmp_path / "b.tif", options=options(picture="map.jpg"))
+    before = (tmp_path / "map.png").read_bytes()
+    predict_scene(predictor, inputs, NAMES, tmp_path / "map.tif", options=settings)  # its own picture is no obstacle
+    assert (tmp_path / "map.png").read_bytes() == before
+    with pytest.raises(UserError, match="not the picture of this map"):
+        predict_scene(predictor, inputs, ["a", "b"], tmp_path / "b.tif", options=settings)
+
+
+def test_the_report_is_there_when_the_picture_cannot_be_drawn(tmp_path, predictor, monkeypatch):
+    inputs, _, _ = write_pair(tmp_path, 60, 50)
+
+    def draw(*_, **__):
+        raise UserError("no picture today")
+
+    monkeypatch.setattr(run, "draw_map", draw)
+    with pytest.raises(UserError, match="no picture today"):
+        predict_scene(predictor, inputs, NAMES, tmp_path / "m.tif", options=options(picture=str(tmp_path / "m.png")))
+    report = json.loads((tmp_path / "m.json").read_text())
+    assert report["files"] == [str(tmp_path / "m.tif")] and set(report["classes"]) == set(NAMES)
+
+
+def test_nothing_is_computed_for_a_map_that_would_write_over_the_source_of_an_input(tmp_path, predictor):
+    inputs, _, _ = write_pair(tmp_path, 60, 50)
+    with rasterio.open(inputs.optical) as source, WarpedVRT(source) as view:
+        copy(view, tmp_path / "optical.vrt", driver="VRT")
+    before = (tmp_path / "optical.tif").read_bytes()
+    through = SceneInputs(optical=str(tmp_path / "optical.vrt"), sar=inputs.sar, sar_unit="db")
+    with pytest.raises(UserError, match="optical.tif' is an input"):
+        predict_scene(predictor, through, NAMES, tmp_path / "optical.tif", options=options(overwrite=True))
+    assert (tmp_path / "optical.tif").read_bytes() == before and not predictor.model.calls
 
 
 def test_a_file_that_is_no_report_is_not_written_over(tmp_path, predictor):
