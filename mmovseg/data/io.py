@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mmovseg.data.raster import Raster
+from mmovseg.data.raster import Raster, Scaling
 from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample
 from mmovseg.data.sar import (
     AMPLITUDE8_TOP_DB,
@@ -29,6 +29,11 @@ from mmovseg.errors import UserError
 OPTICAL_RANGE_INTEGER = (0.0, 3000.0)
 """Default range of integers wider than 8 bit that becomes 0..255: reflectance 0 to 0.3, stored times 10,000 as
 Sentinel-2 products do. Land rarely exceeds it; cloud and snow saturate, as they do in the true-colour product."""
+
+OPTICAL_RANGE_SCALED = (0.0, 0.3)
+"""Default range of values that a file declares a fine scale for, as products of reflectance do: that of
+`OPTICAL_RANGE_INTEGER`, in reflectance."""
+_REFLECTANCE_STEP = 0.001
 
 Decoder = Literal["gdal", "pil"]
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
@@ -47,21 +52,59 @@ def read_optical(
             as grey, three in their order, and from more those that the file tags red, green and blue; palettes are
             expanded, and an alpha band only says where data is.
         optical_range: stored values that become 0 and 255, values beyond saturate. None keeps 8-bit values as they
-            are and takes `OPTICAL_RANGE_INTEGER` for wider integers; floats have no usual scale and need it.
+            are and takes `OPTICAL_RANGE_INTEGER` for wider integers; floats have no usual scale and need it. Where the
+            file declares scale and offset, see `optical_scaling`.
 
     Returns:
         The image (H, W, 3), uint8 if stored so and not scaled, else float32 in 0..255, and its mask (H, W) bool, True
         where the pixel is data. Pixels that are not hold 0.
 
     Raises:
-        UserError: the file is missing or damaged, the bands are not there or ambiguous, floats without a range, or
-            complex samples.
+        UserError: the file is missing or damaged, the bands are not there or ambiguous, floats or values of a coarse
+            scale without a range, or complex samples.
     """
     with Raster(path, "optical") as raster:
-        stored, valid = raster.read(raster.rgb_bands(bands), every_band=False)
+        chosen = raster.rgb_bands(bands)
+        stored, valid = raster.read(chosen, every_band=False)
         palette = raster.palette()
+        scaling, optical_range = optical_scaling(raster, chosen, optical_range)
+    stored = stored if scaling is None else scaling.apply(stored)
     image = stored_to_optical(stored, valid, palette=palette, optical_range=optical_range, source=str(path))
     return np.ascontiguousarray(image), valid
+
+
+def optical_scaling(
+    raster: Raster, bands: Sequence[int], optical_range: Sequence[float] | None
+) -> tuple[Scaling | None, Sequence[float] | None]:
+    """Return what a declared scale and offset do to an optical raster.
+
+    Values become scale * number + offset, and that is what a range is given in. Without one, steps of at most 0.001
+    are taken for reflectance (`OPTICAL_RANGE_SCALED`); other scales have no usual range. 8-bit values without a range
+    and palettes stay as they are stored: the whole of 0..255 is black to white, whatever the file says it stands for.
+
+    Args:
+        raster: open.
+        bands: 1-based, those that are read.
+        optical_range: given by the user, or None.
+
+    Returns:
+        The scaling to apply, None for none, and the range of black and white, None for the default of stored values.
+
+    Raises:
+        UserError: a coarse scale and no range, or a scale that is no number or 0.
+    """
+    scaling = None if raster.palette() is not None else raster.scaling(bands)
+    if scaling is None or optical_range is not None:
+        return scaling, optical_range
+    if raster.source.dtypes[bands[0] - 1] == "uint8":
+        return None, None
+    if max(abs(scale) for scale in scaling.scales) > _REFLECTANCE_STEP:
+        raise UserError(
+            f"optical raster '{raster.path}' declares {scaling}, too coarse for reflectance; say which range of the "
+            "scaled values is black to white, for example optical_range=(0, 100) (on a command line "
+            "--optical-range 0 100)"
+        )
+    return scaling, OPTICAL_RANGE_SCALED
 
 
 def stored_to_optical(
@@ -101,6 +144,8 @@ def read_sar(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read SAR bands in the unit of the file; complex samples become power.
 
+    Where the file declares scale and offset, values are scale * number + offset.
+
     Args:
         path: the raster.
         bands: 1-based band numbers to read, in order; None reads all but an alpha band.
@@ -114,26 +159,30 @@ def read_sar(
         UserError: the file is missing or damaged, or lacks a band.
     """
     with Raster(path, "SAR") as raster:
-        stored, valid = raster.read(bands or raster.data_bands(), every_band=True)
-    sar, valid = stored_to_sar(stored, valid, nodata=nodata)
+        chosen = bands or raster.data_bands()
+        stored, valid = raster.read(chosen, every_band=True)
+        scaling = raster.scaling(chosen)
+    sar, valid = stored_to_sar(stored, valid, nodata=nodata, scaling=scaling)
     return np.ascontiguousarray(sar), valid
 
 
 def stored_to_sar(
-    stored: np.ndarray, valid: np.ndarray, *, nodata: float | None = None
+    stored: np.ndarray, valid: np.ndarray, *, nodata: float | None = None, scaling: Scaling | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Turn stored values into SAR by the rules of `read_sar`.
 
     Args:
         stored: (H, W, P).
         valid: (H, W) bool.
-        nodata: see `read_sar`.
+        nodata: see `read_sar`; a number as stored.
+        scaling: what the numbers stand for, None for themselves.
 
     Returns:
         (H, W, P) float32, NaN where not valid, and (H, W) bool.
     """
     if nodata is not None:
         valid = valid & ~np.any(stored == nodata, axis=2)
+    stored = stored if scaling is None else scaling.apply(stored)
     sar = complex_to_linear(stored) if np.iscomplexobj(stored) else stored.astype(np.float32)
     sar[~valid] = np.nan
     return sar, valid

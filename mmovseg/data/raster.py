@@ -7,6 +7,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,24 @@ from mmovseg.errors import UserError
 
 _PNG_END = b"IEND"
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What a file declares its numbers to stand for, band by band: scale * number + offset."""
+
+    scales: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    def apply(self, stored: np.ndarray) -> np.ndarray:
+        """(..., B) as stored -> float32, or complex64 of complex numbers."""
+        kind = np.result_type(stored.dtype, np.float32)  # wide integers and doubles are scaled in double precision
+        values = stored * np.asarray(self.scales, dtype=kind) + np.asarray(self.offsets, dtype=kind)
+        return values.astype(np.complex64 if np.iscomplexobj(values) else np.float32, copy=False)
+
+    def __str__(self) -> str:
+        scales, offsets = (", ".join(f"{v:g}" for v in dict.fromkeys(part)) for part in (self.scales, self.offsets))
+        return f"scale {scales} and offset {offsets}"
 
 
 class Raster:
@@ -125,6 +144,23 @@ class Raster:
         missing = [band for band in bands if band not in self.source.indexes]
         if missing:
             raise UserError(f"{self.role} raster '{self.path}' has {self.source.count} bands, no band {missing[0]}")
+
+    def scaling(self, bands: Sequence[int]) -> Scaling | None:
+        """Return what the file declares the numbers of some bands to stand for, None if themselves.
+
+        Raises:
+            UserError: a scale is 0, or a number is not finite.
+        """
+        declared = self.source.scales, self.source.offsets
+        scales, offsets = (tuple(part[band - 1] for band in bands) for part in declared)
+        if all(scale == 1.0 for scale in scales) and not any(offsets):
+            return None
+        if not np.isfinite([*scales, *offsets]).all() or 0.0 in scales:
+            raise UserError(
+                f"{self.role} raster '{self.path}' declares scales {scales} and offsets {offsets}, which tell nothing; "
+                "mend them, for example with gdal_edit.py -scale 1 -offset 0"
+            )
+        return Scaling(scales, offsets)
 
     @cached_property
     def may_have_gaps(self) -> bool:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from mmovseg.data.io import FileReader, read_label, read_optical, read_sar
@@ -78,6 +79,52 @@ def test_float_needs_a_range_and_takes_it(tmp_path):
     optical, valid = read_optical(path, optical_range=(0.0, 0.3))
     assert not valid[0, 0] and valid.sum() == 15
     assert optical[0, 0].tolist() == [0, 0, 0] and optical[1, 1, 1] == pytest.approx(127.5)
+
+
+def declare(path, scales, offsets):
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = scales, offsets
+    return path
+
+
+def test_a_declared_scale_and_offset_of_reflectance_are_applied(tmp_path):
+    stored = np.zeros((4, 4, 3), dtype=np.uint16)
+    stored[1], stored[2], stored[3] = 1000, 2500, 4000
+    path = declare(write_raster(tmp_path / "a.tif", stored, nodata=0), (1e-4,) * 3, (-0.1,) * 3)
+    optical, valid = read_optical(path)
+    assert valid[:, 0].tolist() == [False, True, True, True]  # nodata is a number as stored
+    np.testing.assert_allclose(optical[:, 0, 1], [0.0, 0.0, 127.5, 255.0], atol=1e-3)
+    optical, _ = read_optical(path, optical_range=(0.1, 0.2))  # of the scaled values
+    np.testing.assert_allclose(optical[2:, 0, 0], [127.5, 255.0], atol=1e-2)
+
+
+def test_each_band_has_its_own_scale(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.full((2, 2, 4), 1000, dtype=np.int16))
+    declare(path, (1.0, 1e-4, 2e-4, 1e-5), (0.0, 0.05, 0.0, 0.0))
+    optical, _ = read_optical(path, bands=(4, 3, 2))
+    np.testing.assert_allclose(optical[0, 0], [8.5, 170.0, 127.5], atol=1e-2)
+
+
+def test_scales_without_a_usual_range_need_one(tmp_path, image):
+    path = declare(write_raster(tmp_path / "a.tif", image.astype(np.uint16)), (0.01,) * 3, (0.0,) * 3)
+    with pytest.raises(UserError, match=r"a\.tif' declares scale 0.01 and offset 0, too coarse .*optical_range=\("):
+        read_optical(path)
+    assert read_optical(path, optical_range=(0, 2.55))[0] == pytest.approx(image, abs=1e-3)
+    path = declare(write_raster(tmp_path / "b.tif", image), (1 / 255,) * 3, (0.0,) * 3)
+    np.testing.assert_array_equal(read_optical(path)[0], image)  # 8 bits are black to white as they are
+    path = declare(write_raster(tmp_path / "c.tif", image.astype(np.uint16)), (0.0, 1.0, 1.0), (0.0,) * 3)
+    with pytest.raises(UserError, match=r"c\.tif' declares scales .* which tell nothing"):
+        read_optical(path)
+
+
+def test_sar_in_hundredths_of_a_decibel(tmp_path):
+    stored = np.array([[[-1197, -2003], [-9999, -9999], [7, -5]]], dtype=np.int16)
+    path = declare(write_raster(tmp_path / "a.tif", stored, nodata=-9999), (0.01, 0.01), (0.0, 1.0))
+    sar, valid = read_sar(path, nodata=7)
+    assert valid.tolist() == [[True, False, False]] and sar.dtype == np.float32
+    np.testing.assert_allclose(sar[0, 0], [-11.97, -19.03], atol=1e-5)
+    one, _ = read_sar(path, bands=(2,))
+    np.testing.assert_allclose(one[0, 0], [-19.03], atol=1e-5)
 
 
 def test_many_bands_need_a_choice(tmp_path):

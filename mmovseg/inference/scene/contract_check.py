@@ -31,7 +31,7 @@ _BEYOND_CLOUD = 6.0  # times the upper end of the range: no cloud reflects so mu
 
 @dataclass(frozen=True)
 class Samples:
-    """Values (n, B) of pixels that are data, as the file holds them, and the share of looked-at pixels that are."""
+    """Values (n, B) of pixels that are data, as the file holds or scales them, and the share of pixels that are."""
 
     values: np.ndarray
     share: float
@@ -114,7 +114,7 @@ def _check_sar(
     problem = _one_value(samples.values, name) or _wrong_unit(samples.values, source, name)
     if problem:
         return [problem]
-    zeros = float((samples.values == 0).all(axis=1).mean())
+    zeros = float((samples.values == _zero(source)).all(axis=1).mean())
     if source.unit != "db" and zeros > _ZERO_SHARE and inputs.sar_nodata is None:
         warnings.append(
             f"{100 * zeros:.0f} % of {name} are exactly 0 and not declared as no data; if that is fill, give "
@@ -122,6 +122,12 @@ def _check_sar(
         )
     values = convert_sar(samples.values, unit_in=source.unit, unit_out=source.unit_out)
     return _outside_training(values, contract, name, warnings)
+
+
+def _zero(source: OpticalSource | SarSource) -> np.ndarray:
+    """Return what a stored 0 stands for, (B,)."""
+    zero = np.zeros(len(source.bands), dtype=np.float32)
+    return zero if source.scaling is None else source.scaling.apply(zero)
 
 
 def _one_value(values: np.ndarray, name: str) -> str | None:
@@ -197,12 +203,12 @@ def _check_optical(
         return [problem]
     stored = samples.values.astype(np.float64)
     dtype = source.raster.source.dtypes[source.bands[0] - 1]
-    scaled_by = inputs.optical_range or (None if dtype == "uint8" else OPTICAL_RANGE_INTEGER)
+    scaled_by = source.optical_range or (None if dtype == "uint8" else OPTICAL_RANGE_INTEGER)
     low, high = scaled_by or (0.0, 255.0)
     scaled = np.clip((stored - low) * (255.0 / (high - low)), 0.0, 255.0)
     median, bright = float(np.median(stored)), float(np.quantile(stored, 0.995))
     spread = f"its values ({stored.min():.4g} to {stored.max():.4g}, half of them below {median:.4g})"
-    zeros = float((samples.values == 0).all(axis=1).mean())
+    zeros = float((samples.values == _zero(source)).all(axis=1).mean())
     if zeros > _ZERO_SHARE and inputs.optical_nodata is None and source.raster.palette() is None:
         warnings.append(
             f"{100 * zeros:.0f} % of {name} are 0 in all bands and not declared as no data; if that is fill, give "

@@ -33,11 +33,14 @@ _UNIT_WORDS: dict[str, SarUnit] = {
 """What tags of units say, whole or by their first word ("dB sigma nought")."""
 
 
-def open_optical(stack: ExitStack, inputs: SceneInputs, contract: InputContract | None) -> OpticalSource:
+def open_optical(
+    stack: ExitStack, inputs: SceneInputs, contract: InputContract | None, *, warnings: list[str]
+) -> OpticalSource:
     """Open the optical raster; `stack` closes it.
 
     Raises:
-        UserError: it is unusable, its bands are unclear, or it holds floats and no range is given.
+        UserError: it is unusable, its bands are unclear, or no range is given for floats or for values of a coarse
+            scale.
     """
     assert inputs.optical is not None
     raster = _open(stack, inputs.optical, "optical")
@@ -45,17 +48,24 @@ def open_optical(stack: ExitStack, inputs: SceneInputs, contract: InputContract 
         contract.optical.bands if contract is not None and contract.optical is not None else ("red", "green", "blue")
     )
     bands = _optical_bands(raster, inputs.optical_bands, names)
-    stored = np.zeros((1, 1, len(bands)), dtype=_numpy_type(raster, bands))
-    stored_to_optical(  # says now what the first window would
-        stored, np.ones((1, 1), dtype=bool), optical_range=inputs.optical_range, source=raster.path
-    )
-    return OpticalSource(
+    source = OpticalSource(
         raster,
         bands=bands,
         channels=len(names),
         optical_range=inputs.optical_range,
         nodata=inputs.optical_nodata,
     )
+    stored = np.zeros((1, 1, len(bands)), dtype=_numpy_type(raster, bands))
+    stored_to_optical(  # says now what the first window would
+        stored, np.ones((1, 1), dtype=bool), optical_range=source.optical_range, source=raster.path
+    )
+    if source.scaling is not None:
+        low, high = source.optical_range or (0.0, 255.0)
+        warnings.append(
+            f"optical raster '{raster.path}' declares {source.scaling}, which are applied; of the values after that "
+            f"{low:g} is black and {high:g} white{'' if inputs.optical_range else ', unless --optical-range differs'}"
+        )
+    return source
 
 
 def _optical_bands(raster: Raster, chosen: Sequence[int] | None, names: Sequence[str]) -> list[int]:
@@ -102,7 +112,7 @@ def open_sar(
         check_sar_units(contract.sar.unit)
         unit_out = contract.sar.unit  # type: ignore[assignment]
     unit = _sar_unit(raster, bands, inputs.sar_unit, unit_out if contract is not None else None, warnings)
-    return SarSource(
+    source = SarSource(
         raster,
         bands=bands,
         channels=len(wanted or bands),
@@ -110,6 +120,12 @@ def open_sar(
         unit_out=unit_out,
         nodata=inputs.sar_nodata,
     )
+    if source.scaling is not None:
+        warnings.append(
+            f"SAR raster '{raster.path}' declares {source.scaling}, which are applied before its values are read as "
+            f"{unit}"
+        )
+    return source
 
 
 def _sar_bands(
@@ -187,7 +203,8 @@ def _sar_unit(
         return declared
     if model is not None:
         return model
-    return "amplitude8" if raster.source.dtypes[bands[0] - 1] == "uint8" else "db"
+    is_amplitude8 = raster.source.dtypes[bands[0] - 1] == "uint8" and raster.scaling(bands) is None
+    return "amplitude8" if is_amplitude8 else "db"
 
 
 def declared_unit(raster: Raster, bands: Sequence[int]) -> SarUnit | None:

@@ -163,6 +163,9 @@ def raster_facts(source: Placed, pixel_map: PixelMap) -> dict[str, Any]:
     if jacobian is not None:
         down, across = abs(jacobian).max(axis=0)[::-1]
         facts["pixels_per_map_pixel"] = [round(float(down), 4), round(float(across), 4)]
+    scaling = getattr(source, "scaling", None)
+    if scaling is not None:
+        facts |= {"scale": list(scaling.scales), "offset": list(scaling.offsets)}
     unit = getattr(source, "unit", None)
     return facts if unit is None else facts | {"unit": unit}
 

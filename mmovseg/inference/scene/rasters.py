@@ -40,7 +40,8 @@ class SceneInputs:
     optical, sar, cloud_mask: paths of anything that rasterio opens; at least one of the first two. The mask is not 0
         where the optical raster shows cloud.
     optical_bands: 1-based red, green and blue band; None = as the file says, see `mmovseg.data.io.read_optical`.
-    optical_range: stored values of black and white. optical_nodata: value that means no data where all bands hold it.
+    optical_range: black and white, as stored or, where the file declares a scale, as scaled. optical_nodata: stored
+        value that means no data where all bands hold it.
     sar_bands: 1-based, in the order of the model; None = by name where the file names its bands, else all.
     sar_unit: of the file; None = what it says, else the model's. sar_nodata: value that means no data.
     optical_resampling, sar_resampling: ``nearest``, ``bilinear``, ``average``; None = bilinear, and along axes where
@@ -141,7 +142,7 @@ class ScenePair:
         self._sar: SarSource | None = None
         place: PlaceSource | None = None
         if inputs.optical is not None and self._is_read("optical"):
-            sources["optical"] = self._optical = open_optical(stack, inputs, contract)
+            sources["optical"] = self._optical = open_optical(stack, inputs, contract, warnings=self.warnings)
         elif inputs.optical is not None and (inputs.sar is None or self._is_read("sar")):
             place = open_place(stack, inputs.optical)
         if inputs.sar is not None and self._is_read("sar"):

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from rasterio.windows import Window
 
-from mmovseg.data.io import stored_to_optical, stored_to_sar
+from mmovseg.data.io import optical_scaling, stored_to_optical, stored_to_sar
 from mmovseg.data.raster import Raster
 from mmovseg.data.sar import SarUnit, convert_sar
 from mmovseg.errors import UserError
@@ -50,6 +50,12 @@ class OpticalSource:
         channels: of the result.
         optical_range: see `mmovseg.data.io.read_optical`.
         nodata: a pixel is no data where all bands hold this value, besides what the file declares.
+
+    Attributes:
+        scaling, optical_range: see `mmovseg.data.io.optical_scaling`.
+
+    Raises:
+        UserError: the declared scale needs a range, or is of no use.
     """
 
     def __init__(
@@ -62,8 +68,9 @@ class OpticalSource:
         nodata: float | None = None,
     ) -> None:
         self.raster, self.bands = raster, tuple(bands)
-        self._channels, self._range, self._nodata = channels, optical_range, nodata
+        self._channels, self._nodata = channels, nodata
         self._palette = raster.palette()
+        self.scaling, self.optical_range = optical_scaling(raster, self.bands, optical_range)
 
     @property
     def channels(self) -> int:
@@ -71,18 +78,18 @@ class OpticalSource:
         return self._channels
 
     def stored(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (h, w, B) as the file holds them and (h, w) bool, True where data."""
+        """Return (h, w, B) as the file holds or scales them and (h, w) bool, True where data."""
         window = Window(column, row, width, height)
         stored, valid = self.raster.read(self.bands, every_band=False, window=window)
         if self._nodata is not None:
             valid = valid & ~(np.isnan(stored) if np.isnan(self._nodata) else stored == self._nodata).all(axis=2)
-        return stored, valid
+        return stored if self.scaling is None else self.scaling.apply(stored), valid
 
     def pixels(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (h, w, channels), uint8 if stored so and no range is given, else float32, and (h, w) bool."""
         stored, valid = self.stored(row, column, height, width)
         image = stored_to_optical(
-            stored, valid, palette=self._palette, optical_range=self._range, source=self.raster.path
+            stored, valid, palette=self._palette, optical_range=self.optical_range, source=self.raster.path
         )
         return image[:, :, : self._channels], valid
 
@@ -107,6 +114,12 @@ class SarSource:
         unit: of the file (complex samples are detected to ``linear``).
         unit_out: of the result.
         nodata: a pixel is no data where a band holds this value, besides what the file declares.
+
+    Attributes:
+        scaling: declared by the file, None for none.
+
+    Raises:
+        UserError: the declared scale is of no use.
     """
 
     def __init__(
@@ -122,6 +135,7 @@ class SarSource:
         self.raster, self.bands = raster, tuple(bands)
         self.unit, self.unit_out = unit, unit_out
         self._channels, self._nodata = channels, nodata
+        self.scaling = raster.scaling(self.bands)
 
     @property
     def channels(self) -> int:
@@ -132,7 +146,7 @@ class SarSource:
         """Return (h, w, bands) float32 in the unit of the file, NaN where no data, and (h, w) bool."""
         window = Window(column, row, width, height)
         stored, valid = self.raster.read(self.bands, every_band=True, window=window)
-        return stored_to_sar(stored, valid, nodata=self._nodata)
+        return stored_to_sar(stored, valid, nodata=self._nodata, scaling=self.scaling)
 
     def planes(self, row: int, column: int, height: int, width: int, *, averaged: bool) -> Planes:
         """See `Source`."""

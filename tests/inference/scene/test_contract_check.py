@@ -196,6 +196,42 @@ def test_optical_ranges_that_show_nothing(tmp_path):
     assert "as thick cloud is" in scene.warnings[0]
 
 
+def write_scaled(folder, kind, values, scale, offset):
+    path = write_raster(folder / f"{kind}.tif", values)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (scale,) * file.count, (offset,) * file.count
+    return str(path)
+
+
+def test_declared_scales_are_applied_said_and_checked(tmp_path):
+    numbers = np.random.default_rng(0).integers(1000, 4000, (*SHAPE, 3), dtype=np.uint16)
+    optical = write_scaled(tmp_path, "optical", numbers, 1e-4, -0.1)
+    sar_db = values_in("db")
+    sar = write_scaled(tmp_path, "sar", np.rint(100 * sar_db).astype(np.int16), 0.01, 0.0)
+    scene, window = opened(contract(), optical=optical, sar=sar)
+    np.testing.assert_allclose(window.optical, (numbers * 1e-4 - 0.1) / 0.3 * 255, atol=0.01)
+    np.testing.assert_allclose(window.sar, sar_db, atol=0.006)
+    assert scene.warnings == [
+        f"optical raster '{optical}' declares scale 0.0001 and offset -0.1, which are applied; of the values after "
+        "that 0 is black and 0.3 white, unless --optical-range differs",
+        f"SAR raster '{sar}' declares scale 0.01 and offset 0, which are applied before its values are read as db",
+    ]
+    assert scene.facts["sar"]["scale"] == [0.01, 0.01] and scene.facts["optical"]["offset"] == [-0.1] * 3
+    sentence = refusal(contract(), optical=optical, optical_range=(0.0, 3000.0))
+    assert "almost black" in sentence and "for example 0 0.3" in sentence
+    power = write_scaled(tmp_path, "power", numbers[..., :2], 1e-5, 0.0)
+    assert "(0.01 to 0.03999, half of them below 0.02491) look like linear power" in refusal(contract(), sar=power)
+
+
+def test_zeros_that_a_scale_moves_are_still_zeros(tmp_path):
+    numbers = np.random.default_rng(0).integers(1000, 4000, (*SHAPE, 3), dtype=np.uint16)
+    numbers[:40] = 0
+    scene, _ = opened(contract(), optical=write_scaled(tmp_path, "optical", numbers, 1e-4, -0.1))
+    assert any("are 0 in all bands and not declared as no data" in sentence for sentence in scene.warnings)
+    scene, window = opened(contract(), optical=scene.inputs.optical, optical_nodata=0.0)
+    assert not window.optical_valid[:40].any() and window.optical_valid[40:].all()
+
+
 def test_without_a_contract_values_are_taken_as_they_come(tmp_path):
     scene, window = opened(None, sar=write_sar(tmp_path, "linear"), sar_unit="linear")
     np.testing.assert_allclose(window.sar, values_in("db"), atol=1e-4)
