@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,14 @@ def read_jobs(
     if not jobs:
         raise UserError(f"'{path}' lists no scenes")
     _check_distinct(jobs, path)
+    _check_list_stays(jobs, path)
     return jobs
+
+
+def summary_files(jobs: Sequence[SceneJob]) -> list[Path]:
+    """Return where the summary of a list goes, JSON and CSV: the folder that holds all maps."""
+    folder = Path(os.path.commonpath([os.path.abspath(job.output.parent) for job in jobs]))
+    return [folder / f"summary.{suffix}" for suffix in ("json", "csv")]
 
 
 def _keys(chosen: str | None, usual: Sequence[str]) -> tuple[str, ...]:
@@ -270,4 +278,14 @@ def _check_distinct(jobs: Sequence[SceneJob], path: Path) -> None:
             raise UserError(
                 f"'{path}' lists two scenes whose map is '{job.output.name}' ('{other.name}' and '{job.name}'); "
                 "give each a name of its own"
+            )
+
+
+def _check_list_stays(jobs: Sequence[SceneJob], path: Path) -> None:
+    place = os.path.realpath(path)
+    for written in (*summary_files(jobs), *(job.output.with_suffix(".json") for job in jobs)):
+        if os.path.realpath(written) == place:
+            raise UserError(
+                f"the list '{path}' lies where a report or the summary of its maps goes; move it, or choose another "
+                "--output-dir"
             )

@@ -23,10 +23,14 @@ from mmovseg.errors import UserError, one_line
 from mmovseg.evaluation.report import text_table, write_text
 from mmovseg.inference.predictor import Predictor
 from mmovseg.inference.scene import processes
+from mmovseg.inference.scene.disk import check_target
 from mmovseg.inference.scene.failures import plain_errors
-from mmovseg.inference.scene.lists import SceneJob
+from mmovseg.inference.scene.lists import SceneJob, summary_files
 from mmovseg.inference.scene.options import SceneOptions
+from mmovseg.inference.scene.outputs import output_files
 from mmovseg.inference.scene.run import check_prompts, predict_scene
+
+_COLUMNS = ("scene", "status", "output", "seconds")
 
 
 def predict_scenes(
@@ -54,7 +58,8 @@ def predict_scenes(
         ``planned``, with the estimates, and nothing is written.
 
     Raises:
-        UserError: options or prompts fit no scene at all. What is wrong with one scene is its ``error``.
+        UserError: options or prompts fit no scene at all, or one file would be written twice, over a raster of the
+            list, or over somebody else's summary. What is wrong with one scene is its ``error``.
     """
     options = options or SceneOptions()
     if options.polygons is not None:
@@ -62,6 +67,7 @@ def predict_scenes(
     if not jobs:
         raise UserError("there are no scenes to map")
     check_prompts(predictor, prompts)
+    _check_files(jobs, options)
     mine = deal([_pixels(job) for job in jobs], comm.get_world_size())[comm.get_rank()]
     results = {}
     for count, number in enumerate(mine, start=1):
@@ -76,6 +82,40 @@ def predict_scenes(
     if comm.is_main_process() and options.show_progress:
         print(describe(summary), flush=True)
     return summary
+
+
+def _check_files(jobs: Sequence[SceneJob], options: SceneOptions) -> None:
+    """Refuse what `predict_scene` cannot see, since it knows one scene only."""
+    writers: dict[str, tuple[int, str]] = {}
+    for path in summary_files(jobs):
+        check_target(path)
+        if path.exists() and not options.overwrite and not _is_summary(path):
+            raise UserError(
+                f"'{path}' is where the summary goes, and it holds something else; give --overwrite, or another "
+                "--output-dir"
+            )
+        writers[os.path.realpath(path)] = (-1, "the summary of all")
+    for number, job in enumerate(jobs):
+        for path in output_files(job.output, options, clouds=job.inputs.cloud_mask is not None).values():
+            first, other = writers.setdefault(os.path.realpath(path), (number, f"scene '{job.name}'"))
+            if first != number:
+                raise UserError(f"'{path}' would be written by {other} and by scene '{job.name}'; give it another name")
+    for job in jobs:
+        for raster in (job.inputs.optical, job.inputs.sar, job.inputs.cloud_mask):
+            if raster is not None and os.path.realpath(raster) in writers:
+                _, writer = writers[os.path.realpath(raster)]
+                raise UserError(f"'{raster}' of scene '{job.name}' is an input and would be written over by {writer}")
+
+
+def _is_summary(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    if path.suffix == ".csv":
+        return text.startswith(",".join(_COLUMNS))
+    return isinstance(content, dict) and {"scenes", "files"} <= set(content)
 
 
 def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
@@ -157,13 +197,12 @@ def _line(scene: Mapping[str, Any], count: int, total: int) -> str:
 def _summarise(scenes: list[dict[str, Any]], jobs: Sequence[SceneJob], options: SceneOptions) -> dict[str, Any]:
     statuses = ("planned", "failed") if options.dry_run else ("mapped", "there", "failed")
     counts = {status: sum(scene["status"] == status for scene in scenes) for status in statuses}
-    folder = Path(os.path.commonpath([os.path.abspath(job.output.parent) for job in jobs]))
-    files = [] if options.dry_run else [str(folder / f"summary.{suffix}") for suffix in ("json", "csv")]
+    files = [] if options.dry_run else [str(path) for path in summary_files(jobs)]
     return {**counts, "scenes": scenes, "files": files}
 
 
 def _write(summary: Mapping[str, Any]) -> None:
-    """Write the summary; a folder that cannot be written to has been said of every scene already."""
+    """Write the summary; its place was looked at in the beginning."""
     json_path, csv_path = summary["files"]
     try:
         write_text(json_path, json.dumps(summary, indent=1, allow_nan=False) + "\n")
@@ -177,7 +216,7 @@ def summary_csv(summary: Mapping[str, Any]) -> str:
     classes = list(dict.fromkeys(name for scene in summary["scenes"] for name in scene.get("hectares", {})))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["scene", "status", "output", "seconds", *(f"{name} (ha)" for name in classes), "error"])
+    writer.writerow([*_COLUMNS, *(f"{name} (ha)" for name in classes), "error"])
     for scene in summary["scenes"]:
         areas = [scene.get("hectares", {}).get(name) for name in classes]
         cells = ["" if area is None else f"{area:.4f}" for area in areas]

@@ -165,3 +165,14 @@ def test_folders_with_gaps_are_refused(tmp_path):
     _touch(tmp_path, "sar/a.tif", "sar/c.tif", "sar/c.vrt")
     with pytest.raises(UserError, match="have one name"):
         read_jobs(tmp_path, output_dir="maps")
+
+
+@pytest.mark.parametrize(("name", "folder"), [("summary.csv", "."), ("summary.csv", "maps/.."), ("a.json", ".")])
+def test_a_list_is_not_written_over(tmp_path, name, folder):
+    (tmp_path / "maps").mkdir()
+    path = tmp_path / name
+    item = {"id": "a", "assets": {"optical": {"href": "o.tif"}, "sar": {"href": "s.tif"}}}
+    path.write_text(json.dumps(item) if path.suffix == ".json" else "optical,sar\no.tif,s.tif\n")
+    with pytest.raises(UserError, match=f"the list '.*{name}' lies where"):
+        read_jobs(path, output_dir=tmp_path / folder)
+    assert len(read_jobs(path, output_dir=tmp_path / "maps")) == 1

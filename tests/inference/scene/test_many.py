@@ -121,6 +121,61 @@ def test_what_is_wrong_for_all_is_said_once(jobs, tmp_path, prompts, options, me
     assert list(tmp_path.iterdir()) == []
 
 
+def _jobs(folder, *names, cloud_mask=None):
+    return [
+        SceneJob(name, SceneInputs(optical=f"in/{name}.tif", cloud_mask=cloud_mask), folder / f"{name}.tif")
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "words"),
+    [
+        (("a", "summary"), {}, "summary.json' would be written by the summary of all and by scene 'summary'"),
+        (("a", "a"), {}, "a.tif' would be written by scene 'a' and by scene 'a'"),
+        (("a", "a.confidence"), {"confidence": True}, "a.confidence.tif' would be written by scene 'a' and by"),
+        (("a.probabilities", "a"), {"probabilities": True}, "by scene 'a.probabilities' and by scene 'a'"),
+        (("a", "a.quality"), {"quality": True}, "a.quality.tif' would be written"),
+    ],
+)
+def test_scenes_whose_files_collide_are_refused(tmp_path, monkeypatch, names, options, words):
+    monkeypatch.setattr(many, "predict_scene", _map)
+    with pytest.raises(UserError, match=words):
+        predict_scenes(FakePredictor(), _jobs(tmp_path / "m", *names), "water, road", options=SceneOptions(**options))
+    assert list(tmp_path.iterdir()) == []
+    if options:
+        predict_scenes(FakePredictor(), _jobs(tmp_path / "m", *names), "water, road")
+    with pytest.raises(UserError, match="a.quality.tif"):  # a cloud mask asks for it
+        predict_scenes(FakePredictor(), _jobs(tmp_path, "a", "a.quality", cloud_mask="c.tif"), "water, road")
+
+
+def test_no_scene_writes_over_a_raster_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(many, "predict_scene", _map)
+    jobs = [
+        SceneJob("a", SceneInputs(optical=str(tmp_path / "o.tif")), tmp_path / "b.tif"),
+        SceneJob("b", SceneInputs(sar=str(tmp_path / "b.tif")), tmp_path / "c.tif"),
+    ]
+    with pytest.raises(UserError, match="b.tif' of scene 'b' is an input and would be written over by scene 'a'"):
+        predict_scenes(FakePredictor(), jobs, "water, road", options=SceneOptions(overwrite=True))
+
+
+@pytest.mark.parametrize("name", ["summary.json", "summary.csv"])
+def test_a_summary_of_somebody_else_stays(jobs, tmp_path, name):
+    path = tmp_path / "maps" / name
+    path.parent.mkdir()
+    for content in ("precious", "{}"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"{name}' is where the summary goes"):
+            predict_scenes(FakePredictor(), jobs, "water, road")
+        assert path.read_text() == content and list(path.parent.iterdir()) == [path]
+    predict_scenes(FakePredictor(), jobs, "water, road", options=SceneOptions(overwrite=True))
+    predict_scenes(FakePredictor(), jobs, "water, road")  # its own is no obstacle
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=f"{name}' is a folder"):
+        predict_scenes(FakePredictor(), jobs, "water, road")
+
+
 @pytest.mark.parametrize("hands", [1, 2, 3, 7])
 def test_each_scene_is_dealt_once_and_evenly(hands):
     sizes = [5, 0, 90, 30, 30, 30, 1, 0]
