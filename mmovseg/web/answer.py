@@ -26,7 +26,7 @@ from mmovseg.inference.predictor import Predictor
 from mmovseg.inference.scene.layers import label_layer
 from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
-from mmovseg.inference.scene.run import predict_scene
+from mmovseg.inference.scene.run import check_prompts, predict_scene
 from mmovseg.visualization.draw import optical_to_rgb, sar_to_rgb
 from mmovseg.web.samples import Gallery
 from mmovseg.web.uploads import ROLE_NAMES, Role, UploadLimits, shorten, take_upload
@@ -108,15 +108,9 @@ class MapMaker:
         if len(words) > MAX_CLASSES:
             raise UserError(f"there are {len(words)} class names; this page takes {MAX_CLASSES}")
         try:
-            vocabulary = self.predictor.ask_for(words)
+            return check_prompts(self.predictor, words)
         except UserError as error:
             raise UserError(str(error).replace("vocabulary '--prompts'", "the list of classes")) from error
-        if len(vocabulary) < 2:
-            raise UserError(
-                f"'{vocabulary.names[0]}' alone would win everywhere; name at least one more class that it can lose "
-                "against"
-            )
-        return vocabulary
 
     def map_sample(self, index: int, cover_percent: float, names: str, modality: Modality) -> Answer:
         """Map a MiniEarth scene under a cloud.

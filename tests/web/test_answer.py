@@ -88,6 +88,16 @@ def test_class_names_that_cannot_be_asked_for_are_refused(maker, names, sentence
     assert str(caught.value).startswith(sentence)
 
 
+def test_the_page_asks_for_classes_by_the_rule_of_scenes(maker, monkeypatch):
+    def refuse(predictor, prompts):
+        assert predictor is maker.predictor
+        raise UserError(f"vocabulary '--prompts' is refused: {prompts}")
+
+    monkeypatch.setattr("mmovseg.web.answer.check_prompts", refuse)
+    with pytest.raises(UserError, match=r"^the list of classes is refused: \['water', 'road'\]$"):
+        maker.ask_for("water,\nroad,")
+
+
 def test_an_uploaded_pair_is_mapped_on_its_grid(maker, pair):
     optical, sar, scene = pair
     answer = maker.map_upload(UploadedPair(str(optical), str(sar)), CLASSES, "both")
