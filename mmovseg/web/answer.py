@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.enums import ColorInterp
 
 from mmovseg.checkpoint.contract import contract_from_dict
 from mmovseg.data.sample import Modality
@@ -23,12 +22,11 @@ from mmovseg.errors import UserError
 from mmovseg.inference.area import class_areas
 from mmovseg.inference.grid import Grid
 from mmovseg.inference.predictor import Predictor
-from mmovseg.inference.scene.layers import label_layer
 from mmovseg.inference.scene.options import SceneOptions
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
 from mmovseg.inference.scene.run import check_prompts, predict_scene
 from mmovseg.visualization.draw import optical_to_rgb, sar_to_rgb
-from mmovseg.web.samples import Gallery
+from mmovseg.web.samples import Gallery, Sample
 from mmovseg.web.uploads import ROLE_NAMES, Role, UploadLimits, shorten, take_upload
 from mmovseg.web.views import Share, enlarge, prediction_views, shrink_labels, view_shape
 
@@ -125,17 +123,17 @@ class MapMaker:
         """
         vocabulary = self.ask_for(names)
         sample = self.gallery.sample(index, cover_percent)
-        start = time.perf_counter()
-        with self._lock:
-            self.predictor.modality = modality
-            labels = self.predictor(sample.optical, sample.sar, vocabulary).argmax(dim=0).numpy().astype(np.uint8)
-        seconds = time.perf_counter() - start
+        path = self._new_folder() / MAP_NAME
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="sample-") as private:
+            inputs = write_sample(sample, Path(private), sar_unit=self.predictor.sar_unit)
+            # a cloud over everything is what this page shows, not a raster that does not fit
+            seconds = self._predict(inputs, vocabulary, path, modality, override_contract=True)
+        with rasterio.open(path) as source:
+            labels = source.read(1)
         shares = _shares(labels, sample.grid, vocabulary)
         shares = [
             replace(share, truth=sample.truth(name)) for share, name in zip(shares, vocabulary.names, strict=True)
         ]
-        path = self._new_folder() / MAP_NAME
-        write_map(path, labels, sample.grid, vocabulary)
         sar_view = sar_to_rgb(sample.sar, unit=self.predictor.sar_unit)
         base = sar_view if modality == "sar" else sample.optical
         facts = f"{sample.title}; clouds hide {100 * sample.cover:.0f} % of the optical image; "
@@ -154,18 +152,26 @@ class MapMaker:
         folder = self._new_folder()
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="upload-") as private:
             inputs = self._take(pair, Path(private), modality)
-            options = SceneOptions(
-                modality=modality, override_contract=pair.override_contract, overwrite=True, show_progress=False
-            )
             try:
-                with self._lock:
-                    start = time.perf_counter()
-                    predict_scene(self.predictor, inputs, vocabulary, folder / MAP_NAME, options=options)
-                    seconds = time.perf_counter() - start
+                seconds = self._predict(
+                    inputs, vocabulary, folder / MAP_NAME, modality, override_contract=pair.override_contract
+                )
                 answer = self._show_upload(inputs, vocabulary, modality, folder / MAP_NAME, seconds)
                 return replace(answer, facts=_spell_for_page(answer.facts, pair, Path(private)))
             except UserError as error:
                 raise UserError(_spell_for_page(str(error), pair, Path(private))) from error
+
+    def _predict(
+        self, inputs: SceneInputs, vocabulary: Vocabulary, path: Path, modality: Modality, *, override_contract: bool
+    ) -> float:
+        """Map a scene, one at a time, window by window as the model was trained; return the seconds."""
+        options = SceneOptions(
+            modality=modality, override_contract=override_contract, overwrite=True, show_progress=False
+        )
+        with self._lock:
+            start = time.perf_counter()
+            predict_scene(self.predictor, inputs, vocabulary, path, options=options)
+            return time.perf_counter() - start
 
     def _take(self, pair: UploadedPair, private: Path, modality: Modality) -> SceneInputs:
         given: dict[Role, str | None] = {"optical": pair.optical, "sar": pair.sar}
@@ -229,17 +235,16 @@ class MapMaker:
         return folder
 
 
-def write_map(path: Path, labels: np.ndarray, grid: Grid, vocabulary: Vocabulary) -> None:
-    """Write (H, W) uint8 labels as a GeoTIFF with the grid, colour table and class names, as scene inference does."""
-    layer = label_layer(vocabulary)
-    profile = {"driver": "GTiff", "height": grid.height, "width": grid.width, "count": 1, "dtype": layer.dtype}
-    profile |= {"nodata": layer.nodata, "compress": "deflate", "crs": grid.crs, "transform": grid.transform}
-    with rasterio.open(path, "w", **profile) as target:
-        target.write(labels, 1)
-        target.write_colormap(1, dict(layer.colormap or {}))
-        target.colorinterp = [ColorInterp.palette]
-        target.descriptions = layer.descriptions
-        target.update_tags(1, **layer.band_tags)
+def write_sample(sample: Sample, folder: Path, *, sar_unit: SarUnit) -> SceneInputs:
+    """Write the rasters of a scene of the gallery as GeoTIFFs on its grid."""
+    grid = sample.grid
+    paths = {name: str(folder / f"{name}.tif") for name in ("optical", "sar")}
+    for name, pixels in (("optical", sample.optical), ("sar", sample.sar)):
+        profile = {"driver": "GTiff", "height": grid.height, "width": grid.width, "count": pixels.shape[2]}
+        profile |= {"dtype": pixels.dtype, "crs": grid.crs, "transform": grid.transform}
+        with rasterio.open(paths[name], "w", **profile) as target:
+            target.write(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return SceneInputs(**paths, sar_unit=sar_unit)
 
 
 _SEEN_BY: dict[str, str] = {

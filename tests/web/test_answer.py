@@ -57,6 +57,19 @@ def test_a_scene_is_mapped_with_its_place_colours_and_names(maker):
     assert "clouds hide 30 %" in answer.facts and "EPSG:32632" in answer.facts and "both images" in answer.facts
 
 
+@pytest.mark.parametrize("modality", ["both", "sar"])
+def test_a_scene_larger_than_in_training_is_mapped_as_an_uploaded_one(maker, tmp_path, monkeypatch, modality):
+    monkeypatch.setattr(maker, "gallery", Gallery(count=1, size=160))
+    sample = maker.gallery.sample(0, 0)
+    optical = write_raster(tmp_path / "a.tif", sample.optical, crs=sample.grid.crs, transform=sample.grid.transform)
+    sar = write_raster(tmp_path / "b.tif", sample.sar, crs=sample.grid.crs, transform=sample.grid.transform)
+    found = maker.map_sample(0, 0, CLASSES, modality)
+    expected = maker.map_upload(UploadedPair(str(optical), str(sar)), CLASSES, modality)
+    with rasterio.open(found.map_path) as one, rasterio.open(expected.map_path) as other:
+        np.testing.assert_array_equal(one.read(1), other.read(1))
+        assert (one.read(1) == sample.label).mean() > (0.7 if modality == "both" else 0.5)
+
+
 def test_names_cloud_and_modality_change_the_map(maker):
     def labels(*question):
         with rasterio.open(maker.map_sample(1, *question).map_path) as file:
