@@ -219,7 +219,13 @@ def test_ctrl_c_keeps_the_parts_and_the_same_command_goes_on(larger, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     output = tmp_path / "map.tif"
     process = subprocess.Popen(
-        [sys.executable, *command_line(larger, output)], cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, *command_line(larger, output)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # what is started in the background, as these tests may be, has been told not to listen to Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     parts = Path(f"{output}.parts")
     deadline = time.monotonic() + 120
