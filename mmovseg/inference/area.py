@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
-import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
-from mmovseg.data.io import read_label
 from mmovseg.errors import UserError
 
 HECTARE_M2 = 10_000.0
@@ -59,26 +55,6 @@ def row_pixel_areas(height: int, *, crs: CRS | None, transform: Affine, source: 
         )
     metres = _metres_per_unit(crs, source)
     return np.full(height, abs(transform.determinant) * metres**2)
-
-
-def raster_class_areas(path: str | Path, names: Mapping[int, str] | None = None) -> dict[str, float]:
-    """Measure the classes of a label raster file.
-
-    Args:
-        path: one band of class ids.
-        names: value -> name; a value that it does not list keeps its number as name.
-
-    Returns:
-        Name -> hectares. The nodata value of the file and pixels masked in it count as 255.
-
-    Raises:
-        UserError: the file cannot be read, or as `class_areas`.
-    """
-    labels = read_label(path)
-    with rasterio.open(path) as source:
-        crs, transform = source.crs, source.transform
-    areas = class_areas(labels, crs=crs, transform=transform, source=str(path))
-    return {(names or {}).get(value, str(value)): area for value, area in areas.items()}
 
 
 def _geographic_areas(height: int, crs: CRS, transform: Affine, source: str) -> np.ndarray:

@@ -40,11 +40,6 @@ class Grid:
     width: int
     source: str
 
-    @property
-    def is_placed(self) -> bool:
-        """Whether the file says where it lies: files without a place have the identity as transform."""
-        return self.crs is not None and self.transform != Affine.identity()
-
     def gsd_m(self) -> float | None:
         """Return the metres on the ground that a pixel in the middle spans, the geometric mean of both axes.
 

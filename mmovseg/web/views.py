@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from mmovseg.data.sample import IGNORE_LABEL
 from mmovseg.data.vocabulary import Vocabulary
@@ -49,14 +48,6 @@ def shrink_labels(labels: np.ndarray) -> np.ndarray:
         np.linspace(0, old - 1, new).round().astype(int) for old, new in zip(labels.shape, shape, strict=True)
     )
     return labels[np.ix_(rows, columns)]
-
-
-def shrink_image(image: np.ndarray) -> np.ndarray:
-    """Return a (H, W, 3) uint8 image at the size of `view_shape`, averaged."""
-    height, width = view_shape(*image.shape[:2])
-    if (height, width) == image.shape[:2]:
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
 
 
 def prediction_views(base: np.ndarray, labels: np.ndarray, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from mmovseg.errors import UserError
-from mmovseg.inference.area import class_areas, raster_class_areas, row_pixel_areas
-from mmovseg.testing.fakes import write_raster
+from mmovseg.inference.area import class_areas, row_pixel_areas
 
 UTM = CRS.from_epsg(32631)
 WGS84 = CRS.from_epsg(4326)
@@ -57,12 +56,6 @@ def test_geographic_rows_shrink_towards_the_poles_and_equal_an_integral():
         return across * math.cos(math.radians(latitude_deg)) * along * math.radians(0.01) ** 2
 
     np.testing.assert_allclose(south_up, [cell(45.005), cell(45.015), cell(45.025)], rtol=1e-7)
-
-
-def test_a_file_is_measured_by_name_and_its_nodata_is_255(tmp_path):
-    labels = np.array([[0, 1, 1], [1, 9, 9]], dtype=np.uint8)
-    path = write_raster(tmp_path / "map.tif", labels, nodata=9)
-    assert raster_class_areas(path, {0: "dry", 1: "flooded"}) == {"dry": 0.01, "flooded": 0.03, "255": 0.02}
 
 
 @pytest.mark.parametrize(

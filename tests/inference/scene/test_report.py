@@ -4,9 +4,10 @@ import rasterio
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from mmovseg.data.io import read_label
 from mmovseg.data.vocabulary import vocabulary_from_names
 from mmovseg.errors import UserError
-from mmovseg.inference.area import raster_class_areas
+from mmovseg.inference.area import class_areas
 from mmovseg.inference.scene.report import area_note, class_report
 from mmovseg.testing.scene_maps import FOUR_CLASSES, blocky_labels, map_grid, write_map
 
@@ -21,12 +22,12 @@ def test_the_same_as_the_whole_raster_at_once(tmp_path, epsg):
     grid = map_grid(SHAPE, crs=CRS.from_epsg(epsg), transform=pixel)
     path = write_map(tmp_path / "map.tif", labels, grid, VOCABULARY)
     report = class_report(path, VOCABULARY)
-    whole = raster_class_areas(path, dict(enumerate(VOCABULARY.names)))
+    whole = class_areas(read_label(path), crs=grid.crs, transform=grid.transform)
     assert list(report) == VOCABULARY.names
     for value, name in enumerate(VOCABULARY.names):
         assert report[name]["value"] == value
         assert report[name]["pixels"] == (labels == value).sum()
-        assert report[name]["hectares"] == pytest.approx(whole[name], rel=1e-9, abs=1e-4)
+        assert report[name]["hectares"] == pytest.approx(whole[value], rel=1e-9, abs=1e-4)
     assert area_note(path) is None
 
 
