@@ -244,7 +244,7 @@ def write_sample(sample: Sample, folder: Path, *, sar_unit: SarUnit) -> SceneInp
         profile |= {"dtype": pixels.dtype, "crs": grid.crs, "transform": grid.transform}
         with rasterio.open(paths[name], "w", **profile) as target:
             target.write(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return SceneInputs(**paths, sar_unit=sar_unit)
+    return SceneInputs(optical=paths["optical"], sar=paths["sar"], sar_unit=sar_unit)
 
 
 _SEEN_BY: dict[str, str] = {
