@@ -330,7 +330,11 @@ def argument_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--sar-unit", choices=SAR_UNITS, help="of the file (default: what it says, else db)")
     parser.add_argument("--sar-nodata", type=float, metavar="V", help="value that means no data")
     parser.add_argument(
-        "--search", type=int, default=SEARCH_PX, metavar="PX", help="largest shift, pixels of the coarser raster (24)"
+        "--search",
+        type=int,
+        default=SEARCH_PX,
+        metavar="PX",
+        help="largest shift, pixels of the coarser raster (11 or more; 24)",
     )
     parser.add_argument("--windows", type=int, default=5, metavar="N", help="at most N x N windows (default: 5)")
     parser.add_argument("--picture", metavar="PNG", help="draw the best window and the shifts of all")
