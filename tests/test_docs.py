@@ -16,6 +16,8 @@ from PIL import Image
 from mmovseg.config import get_config, instantiate, load_config
 from mmovseg.data.vocabulary import vocabulary_from_file
 from mmovseg.doctor import FOUNDATION_WEIGHTS
+from mmovseg.engine.benchmark.report import to_markdown as benchmark_markdown
+from mmovseg.engine.benchmark.results import Results
 from mmovseg.engine.cost_table import cost_markdown, read_cost_table
 from mmovseg.engine.folds import read_counts, read_fold_table
 from mmovseg.engine.folds import to_markdown as folds_markdown
@@ -62,6 +64,7 @@ def generated_blocks() -> dict[tuple[str, str, str], str]:
         ("README.md", "table:miniearth", "table"): to_markdown(table, read_rows(ROOT / "results/miniearth.csv")),
         ("docs/robustness.md", "table:robustness-whole", "table"): sweep_text,
         ("docs/floods.md", "table:ombria-whole", "table"): folds_markdown(floods, flood_counts),
+        ("docs/speed.md", "table:benchmark", "table"): benchmark_markdown(Results(ROOT / "results/benchmark.json")),
         ("MODEL_ZOO.md", "zoo", "zoo"): zoo_markdown(zoo_records()),
         ("MODEL_ZOO.md", "contract", "contract"): contract_markdown({"input_contract": json.dumps(contract)}),
     }
