@@ -40,6 +40,7 @@ class DatasetDict(TypedDict, total=False):
     `window`: row, column, height, width of the part of the rasters that is the sample.
     `sar_from`: dict of the sample whose SAR raster is to be taken instead (`mmovseg.data.perturb`).
     `source`: which part of a mix the pair is of (`mmovseg.data.datasets.mix`); reader and normalisation may go by it.
+    `label`: class of the whole image, counted from 0, or one 0 or 1 a class where an image can be of several.
     """
 
     file_name: str
@@ -59,6 +60,7 @@ class DatasetDict(TypedDict, total=False):
     window: tuple[int, int, int, int]
     sar_from: DatasetDict
     source: str
+    label: int | list[int]
 
 
 @dataclass
@@ -104,6 +106,7 @@ class ModelInput(TypedDict, total=False):
     teacher_features: what a frozen teacher says of the clear view, from `mmovseg.data.features`: a map (C, h, w) a
         level (``block4``, ...) and, where the teacher has them, ``global`` with one (C,) a level; float16 or float32.
     teacher_sha256: of the teacher that made them.
+    label: class of the whole image: int64 of shape (), or float32 (K,) of 0 and 1 where an image can be of several.
     """
 
     image: Tensor
@@ -124,9 +127,15 @@ class ModelInput(TypedDict, total=False):
     source: str
     teacher_features: dict[str, Any]
     teacher_sha256: str
+    label: Tensor
 
 
 class Prediction(TypedDict, total=False):
-    """What the model answers at inference: `sem_seg` (K, height, width) float scores in the order of the vocabulary."""
+    """What the model answers at inference.
+
+    sem_seg: (K, height, width) float scores in the order of the vocabulary.
+    class_scores: (K,) float scores of the whole image, before softmax or sigmoid (classification).
+    """
 
     sem_seg: Tensor
+    class_scores: Tensor
