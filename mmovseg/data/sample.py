@@ -14,11 +14,28 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 import numpy as np
 
 if TYPE_CHECKING:
+    from detectron2.structures import Instances
     from torch import Tensor
 
     from mmovseg.data.vocabulary import Vocabulary
 
 IGNORE_LABEL = 255
+
+
+class BoxAnnotation(TypedDict, total=False):
+    """One annotated object of an image, a part of `DatasetDict`.
+
+    `bbox`: x0, y0, x1, y1 in pixels of the raster, ends exclusive. `category_id`: position in the list of categories.
+    `area`: pixels, as annotated; absent = that of the box. `iscrowd`: 1 where a box stands for a group, which is not
+    trained on and not counted in evaluation.
+    """
+
+    bbox: tuple[float, float, float, float]
+    category_id: int
+    area: float
+    iscrowd: int
+
+
 Modality = Literal["both", "optical", "sar"]
 MODALITIES: tuple[Modality, ...] = ("both", "optical", "sar")
 SarGeometry = Literal["paired", "official"]
@@ -40,6 +57,7 @@ class DatasetDict(TypedDict, total=False):
     `window`: row, column, height, width of the part of the rasters that is the sample.
     `sar_from`: dict of the sample whose SAR raster is to be taken instead (`mmovseg.data.perturb`).
     `source`: which part of a mix the pair is of (`mmovseg.data.datasets.mix`); reader and normalisation may go by it.
+    `annotations`: objects in boxes, for detection; an empty list says that there is none.
     `label`: class of the whole image, counted from 0, or one 0 or 1 a class where an image can be of several.
     """
 
@@ -61,6 +79,7 @@ class DatasetDict(TypedDict, total=False):
     sar_from: DatasetDict
     source: str
     label: int | list[int]
+    annotations: list[BoxAnnotation]
 
 
 @dataclass
@@ -101,11 +120,16 @@ class ModelInput(TypedDict, total=False):
     height, width: size of the original optical raster; predictions are returned at this size.
     vocabulary: the classes asked for; all items of a batch share it. Absent where no labels are read.
     source: which part of a mix of data sets the pair is of; absent if it is no mix.
+    paired: whether `image` and `sar` show the same ground (pretraining only). Absent = they do.
+    sar_source: source of `sar` where it is another one than that of `image` (unpaired images).
     caption: one sentence (image-text training only).
     view: which of the views that the mapper limits an image to (training with `views` only).
     teacher_features: what a frozen teacher says of the clear view, from `mmovseg.data.features`: a map (C, h, w) a
         level (``block4``, ...) and, where the teacher has them, ``global`` with one (C,) a level; float16 or float32.
     teacher_sha256: of the teacher that made them.
+    instances: objects in boxes as detectron2 `Instances`: `gt_boxes` and `gt_classes`; in training those that the
+        geometry left in the view, without crowds; at test all, at the size of the original raster, with `gt_areas` and
+        `gt_crowd`. Absent where the dataset dict has no `annotations`.
     label: class of the whole image: int64 of shape (), or float32 (K,) of 0 and 1 where an image can be of several.
     """
 
@@ -125,8 +149,11 @@ class ModelInput(TypedDict, total=False):
     caption: str
     view: int
     source: str
+    paired: bool
+    sar_source: str
     teacher_features: dict[str, Any]
     teacher_sha256: str
+    instances: Instances
     label: Tensor
 
 
@@ -135,7 +162,9 @@ class Prediction(TypedDict, total=False):
 
     sem_seg: (K, height, width) float scores in the order of the vocabulary.
     class_scores: (K,) float scores of the whole image, before softmax or sigmoid (classification).
+    instances: objects as detectron2 `Instances` at `height` x `width`: `pred_boxes`, `scores`, `pred_classes`.
     """
 
     sem_seg: Tensor
     class_scores: Tensor
+    instances: Instances
