@@ -47,7 +47,7 @@ class LoadReport:
     """What a load did, as lists of keys.
 
     used; missing: in the model only; unexpected: in the file only; aside: kept in a converted file for the way back to
-    its source, of no use to the model.
+    its source, of no use to the model; outside: in the file, but not below the part that was asked for.
     """
 
     path: str
@@ -56,12 +56,14 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """Return one line with the counts."""
         entry = f" (entry '{self.entry}')" if self.entry else ""
         counts = f"{len(self.used)} tensors used, {len(self.missing)} missing, {len(self.unexpected)} unexpected"
         counts += f", {len(self.aside)} set aside" if self.aside else ""
+        counts += f", {len(self.outside)} of other parts" if self.outside else ""
         return f"checkpoint '{self.path}'{entry}: {counts}"
 
     def __str__(self) -> str:
@@ -191,6 +193,7 @@ def load_weights(
     path: str | Path,
     *,
     key: str | None = None,
+    part: str = "",
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
 ) -> LoadReport:
@@ -203,6 +206,8 @@ def load_weights(
         model: receives the weights.
         path: see `read_state`.
         key: see `read_state`.
+        part: name of a part of a larger model, for example ``encoder``: from a file with tensors below it, those alone
+            are read, under their names within the part; any other file is read whole.
         allow_missing: glob patterns of model keys that the file may lack.
         allow_unexpected: glob patterns of keys in the file that the model may lack.
 
@@ -220,6 +225,9 @@ def load_weights(
         ):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     report = LoadReport(str(path), entry)
+    if part and any(name.startswith(part + ".") for name in state):
+        report.outside = [name for name in state if not name.startswith(part + ".")]
+        state = {name.removeprefix(part + "."): state[name] for name in state if name.startswith(part + ".")}
     report.aside = [name for name in state if name.startswith(ASIDE) and name not in own]
     state = {name: tensor for name, tensor in state.items() if name not in set(report.aside)}
     report.used = [name for name in own if name in state]
