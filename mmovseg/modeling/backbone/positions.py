@@ -19,26 +19,27 @@ from torch import Tensor
 RELEASED_SCALE = 48.1 / 28
 
 
-def resize_positions_dino_v1(table: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_positions_dino_v1(table: Tensor, size: tuple[int, int], *, released_factor: bool = True) -> Tensor:
     """Resize a position table bicubically at DINO v1's sampling points.
 
     Args:
         table: (1, C, H, W).
-        size: (h, w) wanted. Where the release's constant factor leads to it, this factor is used; elsewhere the
-            release fails, and DINO's own rule is used.
+        size: (h, w) wanted.
+        released_factor: where the constant factor of the MM-OVSeg release leads to `size`, use it; elsewhere that
+            release fails, and DINO's own rule is used. False = DINO's own rule everywhere.
 
     Returns:
-        (1, C, h, w).
+        (1, C, h, w); `table` itself where it has this size.
     """
     if tuple(table.shape[-2:]) == tuple(size):
         return table
-    scale = tuple(_scale(old, new) for old, new in zip(table.shape[-2:], size, strict=True))
+    scale = tuple(_scale(old, new, released_factor) for old, new in zip(table.shape[-2:], size, strict=True))
     return F.interpolate(table, scale_factor=scale, mode="bicubic", align_corners=False, recompute_scale_factor=False)
 
 
-def _scale(old: int, new: int) -> float:
+def _scale(old: int, new: int, released_factor: bool) -> float:
     old, new = int(old), int(new)  # a tracer hands in tensors
-    return RELEASED_SCALE if math.floor(old * RELEASED_SCALE) == new else (new + 0.1) / old
+    return RELEASED_SCALE if released_factor and math.floor(old * RELEASED_SCALE) == new else (new + 0.1) / old
 
 
 class DinoV1Transformer(VisionTransformer):

@@ -1,0 +1,41 @@
+"""Encoders of CoDe-MAE for pretraining: two sensors, positions of the pretraining size, random start.
+
+Downstream configs take one and say `sensor`, `weights`, `drop_path` and `out_features`.
+"""
+
+from mmovseg.config import LazyCall as L
+from mmovseg.projects.codemae.modeling.hivit import HiViT
+
+# The paper's (HiViT-B / iTPN-B, 79M): widths 128, 256, 512, 14x14 units of 16 px. SAR is one channel three times, as
+# the released weights want it.
+hivit_b = L(HiViT)(
+    in_chans=dict(optical=3, sar=3),
+    stem_dim=128,
+    depths=[3, 3, 24],
+    num_heads=8,
+    unit_size=16,
+    image_size=224,
+    pyramid_dim=256,
+)
+
+# In the release, but not in the paper: width 768, two blocks in the MLP stages.
+hivit_l = L(HiViT)(
+    in_chans=dict(optical=3, sar=3),
+    stem_dim=192,
+    depths=[2, 2, 40],
+    num_heads=12,
+    unit_size=16,
+    image_size=224,
+    pyramid_dim=256,
+)
+
+# For MiniEarth: 8x8 units of 8 px, SAR with both of its channels (VV, VH).
+hivit_xs = L(HiViT)(
+    in_chans=dict(optical=3, sar=2),
+    stem_dim=32,
+    depths=[1, 1, 4],
+    num_heads=4,
+    unit_size=8,
+    image_size=64,
+    pyramid_dim=32,
+)
