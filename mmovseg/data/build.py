@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from detectron2.data.common import DatasetFromList
@@ -14,10 +14,28 @@ from torch.utils.data import DataLoader, Dataset
 from mmovseg.data.datasets.mix import MixedDataset
 from mmovseg.data.mapper import DRAW_KEY
 from mmovseg.data.sample import ModelInput
-from mmovseg.data.samplers import ResumableBatchSampler
+from mmovseg.data.samplers import ResumableBatchSampler, Sample
 from mmovseg.errors import UserError
 
 Mapper = Callable[[dict[str, Any]], ModelInput]
+
+
+class TrainSampler(Protocol):
+    """Endless batches of (draw, sample) of one rank, from any iteration on."""
+
+    batch_size: int
+    start_iter: int
+
+    def __iter__(self) -> Iterator[list[tuple[int, Sample]]]: ...
+
+
+@runtime_checkable
+class OwnBatches(Protocol):
+    """Dataset dicts that say themselves what a batch is, for example of pairs alone or of unpaired images alone."""
+
+    def batch_sampler(
+        self, *, batch_size: int, seed: int, start_iter: int, rank: int, world_size: int
+    ) -> TrainSampler: ...
 
 
 class TrainLoader:
@@ -27,7 +45,7 @@ class TrainLoader:
     iterating or by starting there, for any number of workers.
     """
 
-    def __init__(self, loader: DataLoader, sampler: ResumableBatchSampler) -> None:
+    def __init__(self, loader: DataLoader, sampler: TrainSampler) -> None:
         self._loader, self._sampler = loader, sampler
 
     @property
@@ -55,8 +73,10 @@ def build_train_loader(
     """Build the endless, resumable training loader of this process.
 
     Args:
-        dataset: dataset dicts; a mix (`mmovseg.data.datasets.mix_datasets`) is drawn from by its ratios.
-        mapper: dataset dict -> model input; gets the number of the draw under `_draw`.
+        dataset: dataset dicts; a mix (`mmovseg.data.datasets.mix_datasets`) is drawn from by its ratios, and one that
+            has a `batch_sampler` (see `OwnBatches`) by that.
+        mapper: dataset dict -> model input; gets the number of the draw under `_draw`, and where the SAR image is to be
+            that of another sample its dict under `sar_from`.
         batch_size: samples an iteration over all processes together.
         num_workers: reading processes; 0 reads in this one.
         seed: of the order.
@@ -66,15 +86,14 @@ def build_train_loader(
         UserError: the data set is empty, or the batch cannot be shared by the processes.
     """
     _check_not_empty(dataset)
-    sampler = ResumableBatchSampler(
-        len(dataset),
-        batch_size=batch_size,
-        seed=seed,
-        start_iter=start_iter,
-        rank=comm.get_rank(),
-        world_size=comm.get_world_size(),
-        order=dataset.order(seed) if isinstance(dataset, MixedDataset) else None,
-    )
+    options: dict[str, int] = dict(batch_size=batch_size, seed=seed, start_iter=start_iter)
+    options |= dict(rank=comm.get_rank(), world_size=comm.get_world_size())
+    sampler: TrainSampler
+    if isinstance(dataset, OwnBatches):
+        sampler = dataset.batch_sampler(**options)
+    else:
+        order = dataset.order(seed) if isinstance(dataset, MixedDataset) else None
+        sampler = ResumableBatchSampler(len(dataset), **options, order=order)
     loader = _Loader(
         _MappedDataset(dataset, mapper),
         batch_sampler=sampler,
@@ -132,7 +151,7 @@ class _Loader(DataLoader):
 
 
 class _MappedDataset(Dataset):
-    """Map dict number `index`; a training index is (draw, index)."""
+    """Map dict number `index`; a training index is (draw, index), or (draw, (index, index of the SAR image))."""
 
     def __init__(self, dataset: Sequence[dict[str, Any]], mapper: Mapper) -> None:
         # Serialised once, because a forked worker that touches Python objects copies their memory page by page.
@@ -142,10 +161,13 @@ class _MappedDataset(Dataset):
     def __len__(self) -> int:
         return len(self._dicts)
 
-    def __getitem__(self, index: int | tuple[int, int]) -> ModelInput | _Failure:
+    def __getitem__(self, index: int | tuple[int, Sample]) -> ModelInput | _Failure:
         if isinstance(index, tuple):
-            draw, position = index
+            draw, sample = index
+            position, partner = sample if isinstance(sample, tuple) else (sample, None)
             dataset_dict = {**self._dicts[position], DRAW_KEY: draw}
+            if partner is not None:
+                dataset_dict["sar_from"] = dict(self._dicts[partner])
         else:
             dataset_dict = dict(self._dicts[index])
         try:

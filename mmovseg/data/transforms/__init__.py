@@ -18,9 +18,11 @@ from mmovseg.data.transforms.geometry import (
 from mmovseg.data.transforms.joint import JointSample
 from mmovseg.data.transforms.official import GREY, PilResizeShortestEdge, PilResizeTransform, lay_on_canvas
 from mmovseg.data.transforms.photometric import OpticalJitter, SarJitter
+from mmovseg.data.transforms.resized_crop import CubicResizeTransform, RandomResizedCrop
 
 __all__ = [
     "AffineTransform",
+    "CubicResizeTransform",
     "FixedSizePad",
     "GREY",
     "JointSample",
@@ -29,6 +31,7 @@ __all__ = [
     "PilResizeTransform",
     "RandomCrop",
     "RandomFlip",
+    "RandomResizedCrop",
     "RandomRotate90",
     "RandomRotation",
     "RandomScale",

@@ -44,6 +44,10 @@ class ResampleTransform(Transform):
     resamples_uint8 = False
     """True when 8-bit images must reach `apply_image` as they are, because it rounds in its own way."""
 
+    def over_gaps(self) -> Transform:
+        """Return what moves an image with pixels without data and its weights: no weight of it may be negative."""
+        return self
+
 
 class Rotate90Transform(IndexTransform):
     """Rotate by `turns` quarter turns counter-clockwise.
@@ -124,6 +128,8 @@ class ResizeTransform(ResampleTransform):
         new_width: of the output, pixels.
     """
 
+    mode, antialias = "bilinear", True
+
     def __init__(self, height: int, width: int, new_height: int, new_width: int) -> None:
         super().__init__()
         self.height, self.width = height, width
@@ -131,7 +137,7 @@ class ResizeTransform(ResampleTransform):
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         size = (self.new_height, self.new_width)
-        resized = F.interpolate(_to_nchw(img), size=size, mode="bilinear", align_corners=False, antialias=True)
+        resized = F.interpolate(_to_nchw(img), size=size, mode=self.mode, align_corners=False, antialias=self.antialias)
         return _from_nchw(resized, img.ndim)
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
