@@ -143,6 +143,7 @@ def _resample(tfm: Transform, image: np.ndarray, valid: np.ndarray) -> np.ndarra
     """Interpolate over valid pixels only: transform values and weights apart, then divide."""
     if valid.all() and isinstance(tfm, ResampleTransform):
         return tfm.apply_image(image)
+    tfm = tfm.over_gaps() if isinstance(tfm, ResampleTransform) else tfm
     mask = valid if image.ndim == 2 else valid[:, :, None]
     values = tfm.apply_image(np.where(mask, image, np.float32(0)))
     weights = tfm.apply_image(valid.astype(np.float32))
