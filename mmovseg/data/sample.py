@@ -59,6 +59,7 @@ class DatasetDict(TypedDict, total=False):
     `source`: which part of a mix the pair is of (`mmovseg.data.datasets.mix`); reader and normalisation may go by it.
     `annotations`: objects in boxes, for detection; an empty list says that there is none.
     `label`: class of the whole image, counted from 0, or one 0 or 1 a class where an image can be of several.
+    `label_file_name`: NumPy file that holds the latter.
     """
 
     file_name: str
@@ -79,6 +80,7 @@ class DatasetDict(TypedDict, total=False):
     sar_from: DatasetDict
     source: str
     label: int | list[int]
+    label_file_name: str
     annotations: list[BoxAnnotation]
 
 
