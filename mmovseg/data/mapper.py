@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from detectron2.data.transforms import Augmentation
 
+from mmovseg.data.boxes import all_instances, annotated_boxes, training_instances
 from mmovseg.data.clouds import Clouds
 from mmovseg.data.sample import (
     IGNORE_LABEL,
@@ -137,6 +138,7 @@ class OpticalSARMapper:
         height, width = next(a.shape[:2] for a in (raw.optical, raw.sar, label) if a is not None)
         if self.is_train and label is not None:
             label = self._train_ids[label]
+        boxes = annotated_boxes(dataset_dict, (int(height), int(width)))
         joint = JointSample(
             rng=np.random.default_rng([*view_seeds, _GEOMETRY]),
             optical=raw.optical,
@@ -146,6 +148,7 @@ class OpticalSARMapper:
             sar_valid=raw.sar_valid,
             sem_seg=label if self.is_train else None,
             cloud_alpha=raw.facts.get("cloud_alpha") if raw.optical is not None else None,
+            boxes=boxes if self.is_train else None,
         )
         self._move(joint, raw, dataset_dict)
         item: ModelInput = {
@@ -168,6 +171,10 @@ class OpticalSARMapper:
             item["sem_seg"] = torch.from_numpy(label.astype(np.int64))
         if self.keep_caption:
             self._add_caption(item, raw, seeds)
+        if joint.boxes is not None:
+            item["instances"] = training_instances(dataset_dict, joint.boxes, (joint.height, joint.width))
+        elif boxes is not None:
+            item["instances"] = all_instances(dataset_dict, boxes, (int(height), int(width)))
         return item
 
     def _read(self, dataset_dict: dict[str, Any]) -> RawSample:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmovseg.data.miniearth.domain import Domain, get_domain
-from mmovseg.data.miniearth.layout import survey
+from mmovseg.data.miniearth.layout import Layout, survey
 from mmovseg.data.miniearth.noise import Float, lattice_hash, pixel_axis, stream_seed
 from mmovseg.data.miniearth.optical import expose, paint
 from mmovseg.data.miniearth.radar import mean_power, misregister, record
@@ -113,15 +113,47 @@ def render(
     return scene
 
 
+def window_targets(
+    domain: str | Domain | dict[str, Any], row: int, col: int, height: int, width: int, *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Return the targets of a window as `render` would, without painting it: a third of the time.
+
+    Args:
+        domain: name, `Domain` or its dict.
+        row: first world pixel row.
+        col: first world pixel column.
+        height: rows, 1 .. 512.
+        width: columns, 1 .. 512.
+        seed: which world.
+
+    Raises:
+        UserError: unknown domain.
+        ValueError: the window is empty or larger than one tile of `render`.
+    """
+    if not (1 <= height <= _TILE_PX and 1 <= width <= _TILE_PX):
+        raise ValueError(f"targets are looked for in windows of 1 .. {_TILE_PX} pixels a side, got {height} x {width}")
+    seen = get_domain(domain)
+    margin = margin_px(seen)
+    layout, seed_here = _survey_window(seen, row, col, height, width, seed)
+    found = boxes(find_targets(layout, seen, seed_here), margin, margin, height, width)
+    return clip_boxes(found, height, width)
+
+
+def _survey_window(domain: Domain, row: int, col: int, height: int, width: int, seed: int) -> tuple[Layout, int]:
+    """Return the ground of a window with its margin, and the seed of the region's own world."""
+    margin = margin_px(domain)
+    ys = pixel_axis(row - margin, height + 2 * margin) * domain.gsd_m
+    xs = pixel_axis(col - margin, width + 2 * margin) * domain.gsd_m
+    # every region is a land of its own, not another colouring of the same one
+    seed_here = stream_seed(seed, domain.region)
+    return survey(ys, xs, REGIONS[domain.region], seed_here), seed_here
+
+
 def _render_tile(domain: Domain, row: int, col: int, height: int, width: int, seed: int) -> Scene:
     margin = margin_px(domain)
     table = REGIONS[domain.region]
     rows, cols = height + 2 * margin, width + 2 * margin
-    ys = pixel_axis(row - margin, rows) * domain.gsd_m
-    xs = pixel_axis(col - margin, cols) * domain.gsd_m
-    # every region is a land of its own, not another colouring of the same one
-    seed_here = stream_seed(seed, domain.region)
-    layout = survey(ys, xs, table, seed_here)
+    layout, seed_here = _survey_window(domain, row, col, height, width, seed)
     white = lattice_hash(
         np.arange(row - margin, row - margin + rows)[:, None],
         np.arange(col - margin, col - margin + cols)[None, :],

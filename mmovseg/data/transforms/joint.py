@@ -37,6 +37,8 @@ class JointSample(AugInput):
     sar: (H, W, P) float32, finite where `sar_valid`; `sar_valid`: (H, W) bool, None means all True.
     sem_seg: (H, W) uint8, 255 = ignore.
     cloud_alpha: (H, W) float32 in [0, 1].
+    boxes: (M, 4) float64, x0, y0, x1, y1 in pixels from the top left corner, ends exclusive. They may come to lie
+        outside the raster, and a rotation by an angle leaves the upright box around the turned one.
     rng: what the augmentations of this package draw from.
 
     Whatever a transform brings in from outside the raster is invalid: masks False, label 255, values 0. Images are
@@ -58,6 +60,7 @@ class JointSample(AugInput):
         sar_valid: np.ndarray | None = None,
         sem_seg: np.ndarray | None = None,
         cloud_alpha: np.ndarray | None = None,
+        boxes: np.ndarray | None = None,
     ) -> None:
         arrays = {"optical": optical, "optical_clear": optical_clear, "optical_valid": optical_valid, "sar": sar}
         arrays |= {"sar_valid": sar_valid, "sem_seg": sem_seg, "cloud_alpha": cloud_alpha}
@@ -68,7 +71,7 @@ class JointSample(AugInput):
             raise ValueError(f"arrays of one sample differ in size: {sizes}")
         self.height, self.width = next(iter(sizes.values()))
         self.rng = rng
-        self.boxes = None
+        self.boxes = boxes
         self.optical = optical
         self.optical_clear = optical_clear
         self.optical_valid = self._mask(optical_valid) if optical is not None else None
@@ -112,6 +115,8 @@ class JointSample(AugInput):
         self.cloud_alpha = _move_image(tfm, self.cloud_alpha, self._mask(None), inside)
         if self.sem_seg is not None:
             self.sem_seg = np.where(inside, tfm.apply_segmentation(self.sem_seg), IGNORE_LABEL).astype(np.uint8)
+        if self.boxes is not None:
+            self.boxes = tfm.apply_box(self.boxes)
         self.height, self.width = inside.shape
 
 
