@@ -69,7 +69,7 @@ class TimmEncoder(Backbone):
         freeze: bool = True,
     ) -> None:
         super().__init__()
-        self.model = _create(name, weights == "timm", in_chans, image_size, dict(model_args or {}))
+        self.model = create_timm(name, weights == "timm", in_chans, image_size, dict(model_args or {}))
         if position_resize != "timm":
             _use_dino_v1_positions(self.model, name, position_resize)
         if keep_rope_periods:
@@ -171,14 +171,26 @@ class _ValueOnly(nn.Module):
         return self.proj(F.linear(x, self.qkv.weight[start:], bias))
 
 
-def _create(
+def create_timm(
     name: str, pretrained: bool, in_chans: int, image_size: int | None, model_args: dict[str, Any]
 ) -> nn.Module:
+    """Return a timm model without a classifier that takes any image size.
+
+    Args:
+        name: timm model name.
+        pretrained: download its weights.
+        in_chans: input channels.
+        image_size: training size in pixels, None for the model's own.
+        model_args: further arguments of the timm constructor.
+
+    Raises:
+        UserError: the name is unknown, or the weights cannot be had.
+    """
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{name.split('.')[0][:12]}*")[:3]) or "see timm.list_models()"
         raise UserError(f"timm has no model '{name}'; similar: {near}")
     if image_size is not None:
-        model_args["img_size"] = image_size
+        model_args = {**model_args, "img_size": image_size}
     args = dict(in_chans=in_chans, num_classes=0, dynamic_img_size=True, **model_args)
     try:
         return timm.create_model(name, pretrained=pretrained, **args)

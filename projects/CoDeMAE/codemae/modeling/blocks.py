@@ -117,13 +117,16 @@ class UnitEmbedding(nn.Module):
         unit_size: side of a unit in pixels.
         side: sub-tokens along a side of a unit; must divide `unit_size`.
         norm_eps: of the norm behind the embedding; None = no norm.
+        bias: of the embedding.
     """
 
-    def __init__(self, in_chans: int, dim: int, *, unit_size: int, side: int, norm_eps: float | None = 1e-6) -> None:
+    def __init__(
+        self, in_chans: int, dim: int, *, unit_size: int, side: int, norm_eps: float | None = 1e-6, bias: bool = True
+    ) -> None:
         super().__init__()
         self.unit_size, self.side = unit_size, side
         patch = unit_size // side
-        self.proj = nn.Conv2d(in_chans, dim, kernel_size=patch, stride=patch)
+        self.proj = nn.Conv2d(in_chans, dim, kernel_size=patch, stride=patch, bias=bias)
         self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(dim, eps=norm_eps)
 
     @property

@@ -5,6 +5,7 @@ Downstream configs take one and say `sensor`, `weights`, `drop_path` and `out_fe
 
 from mmovseg.config import LazyCall as L
 from mmovseg.projects.codemae.modeling.hivit import HiViT
+from mmovseg.projects.codemae.modeling.masked_timm import MaskedViT
 
 # The paper's (HiViT-B / iTPN-B, 79M): widths 128, 256, 512, 14x14 units of 16 px. SAR is one channel three times, as
 # the released weights want it.
@@ -38,4 +39,15 @@ hivit_xs = L(HiViT)(
     unit_size=8,
     image_size=64,
     pyramid_dim=32,
+)
+
+# Plain vision transformers, to see what the method does without a hierarchy: the usual B, and one of about the cost of
+# hivit_xs.
+timm_vit_b = L(MaskedViT)(name="vit_base_patch16_224", in_chans=dict(optical=3, sar=3), image_size=224)
+
+timm_vit_xs = L(MaskedViT)(
+    name="vit_base_patch16_224",
+    model_args=dict(patch_size=8, embed_dim=128, depth=6, num_heads=4),
+    in_chans=dict(optical=3, sar=2),
+    image_size=64,
 )
