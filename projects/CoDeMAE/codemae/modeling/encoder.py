@@ -155,12 +155,13 @@ class MaskedEncoder(Backbone):
         """Set the mode; a frozen encoder stays in eval mode, since drop path would change its features."""
         return super().train(mode and not self.freeze)
 
-    def forward(self, x: Tensor, sensor: Sensor | None = None) -> dict[str, Tensor]:
+    def forward(self, x: Tensor | Mapping[Sensor, Tensor], sensor: Sensor | None = None) -> dict[str, Tensor]:
         """Encode whole images.
 
         Args:
-            x: (N, in_chans, H, W) normalised; H and W multiples of `unit_size`, any such size.
-            sensor: whose embedding to use; None = the encoder's own default.
+            x: (N, in_chans, H, W) normalised; H and W multiples of `unit_size`, any such size. Or such images by
+                sensor, which go through one pass; their rows lie one sensor below the other in the mapping's order.
+            sensor: whose embedding to use; None = the encoder's own default. Not for images by sensor.
 
         Returns:
             The maps of `out_features`, (N, C, H/stride, W/stride); sizes of pooled ones are rounded up.
@@ -169,10 +170,11 @@ class MaskedEncoder(Backbone):
             UserError: see `encode`, or it is open which sensor is meant.
         """
         sensor = sensor or self.sensor
-        if sensor is None:
+        if sensor is None and not isinstance(x, Mapping):
             raise UserError(f"encoder has several sensors ({', '.join(self.sensors)}): say which one the images are of")
-        features = self.encode({sensor: x}, with_levels=any(name != TOKENS for name in self.out_features))
-        grid = (x.shape[2] // self.unit_size, x.shape[3] // self.unit_size)
+        images = x if isinstance(x, Mapping) else {sensor: x}
+        features = self.encode(images, with_levels=any(name != TOKENS for name in self.out_features))
+        grid = self._grid_of(images)
         maps = {name: fold_units(level, grid) for name, level in features.levels.items() if name in self.out_features}
         if TOKENS in self.out_features:
             maps[TOKENS] = fold_units(features.tokens.unsqueeze(2), grid)
