@@ -147,7 +147,7 @@ class EvaluationHook(HookBase):
     def __init__(
         self,
         *,
-        evaluate: Callable[[str | None], Mapping[str, Any]],
+        evaluate: Callable[[str | None, int], Mapping[str, Any]],
         period: int,
         ema: EmaWeights | None,
         checkpoints: CheckpointHook,
@@ -157,7 +157,8 @@ class EvaluationHook(HookBase):
         """Keep the settings.
 
         `evaluate` is called with the file that holds the weights under evaluation (None when they are in no file) and
-        returns results that `flat_scalars` understands. Register this hook after `checkpoints`.
+        the number of steps done, and returns results that `flat_scalars` understands. Register this hook after
+        `checkpoints`.
         """
         self.evaluate = evaluate
         self.period = period
@@ -190,7 +191,7 @@ class EvaluationHook(HookBase):
     def _run(self, done: int) -> None:
         weights: AbstractContextManager[None] = self.ema.applied() if self.ema is not None else nullcontext()
         with preserved_rng(), weights:
-            self.results = self.evaluate(self.checkpoints.file_of(done))
+            self.results = self.evaluate(self.checkpoints.file_of(done), done)
         comm.synchronize()
         scalars = flat_scalars(self.results)
         if comm.is_main_process():

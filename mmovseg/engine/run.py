@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from detectron2.engine import hooks as detectron2_hooks
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
@@ -329,7 +330,7 @@ def _register_hooks(
         )
         tests = build_evaluators(config, facts)
         evaluation = EvaluationHook(
-            evaluate=lambda file: evaluate(model, tests, autocast_for(context), checkpoint=file),
+            evaluate=partial(_evaluate_after, context, model, tests),
             period=train.eval_period,
             ema=ema,
             checkpoints=checkpoints,
@@ -349,6 +350,20 @@ def _register_hooks(
         ]
     )
     return evaluation
+
+
+def _evaluate_after(
+    context: Context,
+    model: nn.Module,
+    tests: Mapping[str, tuple[Iterable[Any], DatasetEvaluator]],
+    file: str | None,
+    done: int,
+) -> Results:
+    """Evaluate between or after steps, and let evaluators record how many were done."""
+    for _, evaluator in tests.values():
+        if isinstance(getattr(evaluator, "provenance", None), dict):
+            evaluator.provenance.update(iteration=done, checkpoint=None, checkpoint_sha256=None)
+    return evaluate(model, tests, autocast_for(context), checkpoint=file)
 
 
 def _writers(context: Context, start_iter: int) -> detectron2_hooks.PeriodicWriter:
