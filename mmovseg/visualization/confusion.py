@@ -30,16 +30,18 @@ def draw_confusion(
     column_names: Sequence[str],
     unseen: Collection[str] = (),
     title: str = "",
+    counted: str = "pixels",
 ) -> None:
-    """Draw `counts` (G, P), each row divided by its sum; rows without a pixel stay empty.
+    """Draw `counts` (G, P), each row divided by its sum; empty rows stay empty.
 
     Args:
-        counts: pixels by (true class, predicted class).
+        counts: pixels, or what `counted` says, by (true class, predicted class).
         path: PNG file.
         row_names: G label classes.
         column_names: P names that could be predicted.
         unseen: names to underline.
         title: one line above.
+        counted: what `counts` counts, for the note under the title.
     """
     rows, columns = counts.shape
     sums = counts.sum(axis=1, keepdims=True)
@@ -66,7 +68,7 @@ def draw_confusion(
             color = "white" if shares[i, j] > 55 else INK
             axes.text(j, i, text, ha="center", va="center", fontsize=8, color=color, family=FONT)
     write(figure, 0.15, height - 0.25, title, size=10, bold=True, align="left")
-    note = "% of the pixels of each true class" + ("; underlined: unseen in training" if unseen else "")
+    note = f"% of the {counted} of each true class" + ("; underlined: unseen in training" if unseen else "")
     write(figure, 0.15, height - 0.5, note, size=8, color=FAINT, align="left")
     figure.canvas.draw()
     labels = [(text, name) for text, name in zip(axes.get_xticklabels(), column_names, strict=True)]
