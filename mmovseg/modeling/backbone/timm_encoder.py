@@ -184,7 +184,8 @@ def create_timm(
         model_args: further arguments of the timm constructor.
 
     Raises:
-        UserError: the name is unknown, or the weights cannot be had.
+        UserError: the name is unknown, the model is no transformer or does not know an argument, or the weights cannot
+            be had.
     """
     if not timm.is_model(name.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{name.split('.')[0][:12]}*")[:3]) or "see timm.list_models()"
@@ -194,6 +195,8 @@ def create_timm(
     args = dict(in_chans=in_chans, num_classes=0, dynamic_img_size=True, **model_args)
     try:
         return timm.create_model(name, pretrained=pretrained, **args)
+    except TypeError as error:
+        raise UserError(f"timm model '{name}' cannot be built as a vision transformer: {error}") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
