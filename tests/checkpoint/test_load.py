@@ -149,3 +149,18 @@ def test_a_file_of_another_kind_gets_a_sentence_without_numbers_of_the_unpickler
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"checkpoint '.*a\.pth' is corrupt or [a-z ]+(: [A-Za-z ]+.*)?$"):
         read_state(path)
+
+
+def test_a_part_of_a_larger_checkpoint(tmp_path):
+    source = filled(0.5)
+    state = {f"encoder.{name}": tensor for name, tensor in source.state_dict().items()}
+    whole = saved(tmp_path, state | {"head.0.weight": torch.ones(1)})
+    model = make_model()
+    report = load_weights(model, whole, part="encoder")
+    assert torch.equal(model[0].weight, source[0].weight)
+    assert report.outside == ["head.0.weight"] and report.summary().endswith("0 unexpected, 1 of other parts")
+    own = saved(tmp_path, filled(0.25), "own.safetensors")  # a file of the part alone is read whole
+    assert load_weights(model, own, part="encoder").outside == []
+    assert torch.equal(model[0].weight, torch.full((4, 3, 1, 1), 0.25))
+    with pytest.raises(UserError, match="of another architecture"):
+        load_weights(model, whole, part="encode")  # a part is a whole word
