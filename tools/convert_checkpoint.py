@@ -1,7 +1,10 @@
-"""Convert a checkpoint of MM-OVSeg, DINO, DINOv3, CLIP, GSNet or CAT-Seg to our safetensors, or back.
+"""Convert a checkpoint of MM-OVSeg, CoDe-MAE, iTPN, DINO, DINOv3, CLIP, GSNet or CAT-Seg to our safetensors, or back.
 
 convert_checkpoint.py model.pth mmovseg.safetensors --source mmovseg_vitb16
 convert_checkpoint.py RSIB.pth rsib.safetensors --source dino
+convert_checkpoint.py checkpoint-800.pth codemae.safetensors --source codemae
+convert_checkpoint.py model.safetensors dinov3_sat.safetensors --source dinov3_hf \
+    --architecture vit_large_patch16_dinov3_qkvb.sat493m
 convert_checkpoint.py mmovseg.safetensors model.pth --source mmovseg_vitb16 --reverse
 """
 
@@ -30,6 +33,11 @@ def main(argv: list[str] | None = None) -> None:
         help="which images a DINO or DINOv3 encoder was trained on; goes into the input contract (default: optical)",
     )
     parser.add_argument(
+        "--architecture",
+        metavar="NAME",
+        help="which of the source's models it is; needed only for those that their training alone tells apart",
+    )
+    parser.add_argument(
         "--outside",
         action="append",
         default=[],
@@ -44,6 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             source=args.source,
             reverse=args.reverse,
             modality=args.modality,
+            architecture=args.architecture,
             outside=args.outside,
         )
     except ConversionError as error:

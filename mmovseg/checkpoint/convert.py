@@ -23,7 +23,7 @@ from mmovseg.evaluation.provenance import installed_versions
 Side = Literal["theirs", "ours"]
 TORCH_SUFFIXES = (".pth", ".pt")
 # Sources of encoders that optical and SAR images alike may go through.
-ENCODER_SOURCES = ("dino", "dinov3")
+ENCODER_SOURCES = ("dino", "dinov3", "dinov3_hf")
 
 
 class ConversionError(UserError):
@@ -82,6 +82,7 @@ def convert_checkpoint(
     reverse: bool = False,
     table: KeyTable | None = None,
     modality: Literal["optical", "sar"] = "optical",
+    architecture: str | None = None,
     outside: Sequence[str] = (),
 ) -> ConversionReport:
     """Convert a foreign checkpoint to our safetensors, or with `reverse` one of ours back.
@@ -96,6 +97,8 @@ def convert_checkpoint(
         reverse: from ours to the official names.
         table: takes the place of the tables of `source`, for models of other sizes.
         modality: which images an encoder (`ENCODER_SOURCES`) was trained on; for the input contract.
+        architecture: of several that `source` knows; None = the one that the tensors fit. Needed only where two models
+            differ in their training alone.
         outside: glob patterns of further tensors that are of other parts, for example a projection head that was
             trained beside an encoder. They are reported, not converted.
 
@@ -103,9 +106,9 @@ def convert_checkpoint(
         ConversionError: the tensors do not fit the table.
         UserError: unknown source, unreadable file, or a path of the wrong kind.
     """
-    tables = (table,) if table is not None else _tables_of(source)
+    tables = (table,) if table is not None else _tables_of(source, architecture)
     if modality == "sar" and source not in ENCODER_SOURCES:
-        raise UserError(f"modality 'sar' is for {' and '.join(ENCODER_SOURCES)}, not for source '{source}'")
+        raise UserError(f"modality 'sar' is for {', '.join(ENCODER_SOURCES)}, not for source '{source}'")
     _check_target(Path(source_path), Path(target_path), reverse=reverse)
     if reverse:
         return _convert_back(Path(source_path), Path(target_path), tables)
@@ -181,7 +184,7 @@ def _convert_back(source_path: Path, target_path: Path, tables: Sequence[KeyTabl
     # A model that was trained here, or part of another one, never had what this conversion sets aside.
     filled = {} if named else _neutral_values(rules, state)
     state |= filled
-    _raise(_find_faults(chosen, rules, state, "ours"), source_path, chosen)
+    _raise(_find_faults(chosen, rules, state, "ours") or _unequal_copies(rules, state), source_path, chosen)
     dtypes = json.loads(header.get("converted_constants", "{}")) if named else {}
     restored: dict[str, Tensor] = {}
     for rule in rules:
@@ -204,10 +207,17 @@ def _convert_back(source_path: Path, target_path: Path, tables: Sequence[KeyTabl
     )
 
 
-def _tables_of(source: str) -> tuple[KeyTable, ...]:
+def _tables_of(source: str, architecture: str | None) -> tuple[KeyTable, ...]:
     if source not in SOURCES:
         raise UserError(f"there is no key table for source '{source}'; there are: {', '.join(SOURCES)}")
-    return SOURCES[source]()
+    tables = SOURCES[source]()
+    if architecture is None:
+        return tables
+    chosen = tuple(table for table in tables if table.architecture == architecture)
+    if not chosen:
+        known = ", ".join(dict.fromkeys(table.architecture for table in tables))
+        raise UserError(f"source '{source}' has no architecture '{architecture}'; it has: {known}")
+    return chosen
 
 
 def _check_target(source: Path, target: Path, *, reverse: bool) -> None:
@@ -241,14 +251,24 @@ def _detached(state: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _closest(tables: Sequence[KeyTable], state: Mapping[str, Any], side: Side, path: str | Path) -> KeyTable:
     """Return the table that most tensors fit, by name and shape; whether all do is checked afterwards."""
-    scores = [sum(_fits(state.get(name), shape) for name, shape in table.shapes(side).items()) for table in tables]
-    if not any(scores):
-        first, known = next(iter(state), "nothing"), next(iter(tables[0].shapes(side)))
+    shapes = [table.shapes(side) for table in tables]
+    fitting = [sum(_fits(state.get(name), shape) for name, shape in wanted.items()) for wanted in shapes]
+    if not any(fitting):
+        first, known = next(iter(state), "nothing"), next(iter(shapes[0]))
         raise UserError(
             f"checkpoint '{path}' is of another kind: none of its {len(state)} tensors fits source "
             f"'{tables[0].source}' (it has '{first}', the table '{known}')"
         )
-    return tables[scores.index(max(scores))]
+    # of two that fit equally well, that which asks for nothing more
+    scores = [(count, -len(wanted)) for count, wanted in zip(fitting, shapes, strict=True)]
+    best = scores.index(max(scores))
+    alike = [table for table, wanted in zip(tables, shapes, strict=True) if wanted == shapes[best]]
+    if side == "theirs" and len(alike) > 1:
+        names = " or ".join(table.architecture for table in alike)
+        raise UserError(
+            f"checkpoint '{path}' may be {names}, which only their training tells apart; say which architecture"
+        )
+    return tables[best]
 
 
 def _fits(value: object, shape: Shape) -> bool:
@@ -297,6 +317,16 @@ def _differing_constants(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> 
         if not _same_bits(rule.make().to(state[name].dtype), state[name])
     ]
     return {"unequal to what our modules compute": differing} if differing else {}
+
+
+def _unequal_copies(rules: Sequence[Rule], state: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    differing = [" and ".join(rule.ours) for rule in rules if rule.kind == "double" and not _all_equal(rule, state)]
+    return {"that have to be equal to become one and are not": differing} if differing else {}
+
+
+def _all_equal(rule: Rule, state: Mapping[str, Tensor]) -> bool:
+    first, *others = (state[name] for name in rule.ours)
+    return all(_same_bits(first, other) for other in others)
 
 
 def _same_bits(left: Tensor, right: Tensor) -> bool:

@@ -21,7 +21,7 @@ Shape = tuple[int | None, ...]
 # exact. `load_weights` leaves them out and says so.
 ASIDE = "aside."
 
-Kind = Literal["copy", "pack", "split", "swap", "constant", "aside"]
+Kind = Literal["copy", "pack", "split", "swap", "double", "constant", "aside"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Rule:
 
     kind: what happens. ``copy``: the same tensor under another name. ``pack``: several of theirs become one of ours,
         in order along `dim`. ``split``: one of theirs becomes several of ours. ``swap``: the two halves along `dim`
-        change places. ``constant``: our modules compute it; it must equal `make()` bit by bit, and is made again on the
-        way back. ``aside``: our modules have no use for it; it is kept under `ASIDE`.
+        change places. ``double``: one of theirs becomes several of ours with the same values, which must still be equal
+        on the way back. ``constant``: our modules compute it; it must equal `make()` bit by bit, and is made again on
+        the way back. ``aside``: our modules have no use for it; it is kept under `ASIDE`.
     theirs: official names with their shapes.
     ours: our names with their shapes; empty for a constant.
     dim: see `kind`.
@@ -54,6 +55,8 @@ class Rule:
         values = [tensors[name] for name in self.theirs]
         if self.kind == "constant":
             return {}
+        if self.kind == "double":
+            return dict.fromkeys(self.ours, values[0])
         return dict(zip(self.ours, self._apply(values, list(self.ours.values())), strict=True))
 
     def restore(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -61,6 +64,8 @@ class Rule:
         if self.make is not None:
             return {name: self.make() for name in self.theirs}
         values = [tensors[name] for name in self.ours]
+        if self.kind == "double":
+            return dict.fromkeys(self.theirs, values[0])
         return dict(zip(self.theirs, self._apply(values, list(self.theirs.values())), strict=True))
 
     def _apply(self, values: Sequence[Tensor], shapes: Sequence[Shape]) -> Sequence[Tensor]:
@@ -158,6 +163,11 @@ def swap(theirs: str, ours: str, shape: Shape, *, dim: int) -> Rule:
     if (shape[dim] or 0) % 2:
         raise ValueError(f"'{theirs}' has no two halves along axis {dim} of {shape}")
     return Rule("swap", {theirs: shape}, {ours: shape}, dim=dim)
+
+
+def double(theirs: str, ours: Sequence[str], shape: Shape) -> Rule:
+    """One tensor becomes several of ours with the same values, for example the filters of two kinds of images."""
+    return Rule("double", {theirs: shape}, dict.fromkeys(ours, shape))
 
 
 def constant(theirs: str, make: Callable[[], Tensor], shape: Shape, *, optional: str = "") -> Rule:

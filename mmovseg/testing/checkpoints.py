@@ -9,8 +9,12 @@ from torch import Tensor
 
 from mmovseg.checkpoint.rules import KeyTable
 from mmovseg.checkpoint.tables.clip import SEGMENTATION_PREFIX, ClipDims, openai_clip_table, segmentation_clip_table
+from mmovseg.checkpoint.tables.codemae import CodemaeDims, codemae_table
 from mmovseg.checkpoint.tables.dino import DinoDims, dino_table
 from mmovseg.checkpoint.tables.dinov3 import Dinov3Dims, dinov3_table
+from mmovseg.checkpoint.tables.dinov3_hf import dinov3_hf_table
+from mmovseg.checkpoint.tables.hivit import HiViTDims
+from mmovseg.checkpoint.tables.itpn import ItpnDims, itpn_table
 from mmovseg.checkpoint.tables.mmovseg import ReleasedDims, mmovseg_table
 
 TINY_CLIP = ClipDims(
@@ -18,6 +22,11 @@ TINY_CLIP = ClipDims(
 )
 TINY_DINO = DinoDims("tiny", width=48, depth=3, patch=8, grid=7)
 TINY_DINOV3 = Dinov3Dims("tiny", width=64, depth=3, heads=1)
+TINY_HIVIT = HiViTDims(stem=8, depths=(1, 2, 3), patch=2, units=16, pyramid=16)
+TINY_CODEMAE = CodemaeDims(
+    "tiny", encoder=TINY_HIVIT, width=48, decoder_depth=2, aux_depth=1, teacher=40, own_out=192, cross_out=64
+)
+TINY_ITPN = ItpnDims("tiny", encoder=TINY_HIVIT, image_size=32)
 _TINY_HEAD = {
     "taps": (1, 2, 3),
     "hidden": 16,
@@ -45,6 +54,12 @@ def tiny_table(source: str, *, naming: str = "") -> KeyTable:
         return dino_table(TINY_DINO, naming=naming)
     if source == "dinov3":
         return dinov3_table(TINY_DINOV3, naming=naming)
+    if source == "dinov3_hf":
+        return dinov3_hf_table(TINY_DINOV3)
+    if source == "codemae":
+        return codemae_table(TINY_CODEMAE, naming=naming)
+    if source == "itpn":
+        return itpn_table(TINY_ITPN, naming=naming)
     if source == "openai_clip":
         return openai_clip_table(TINY_CLIP)
     outside = ("sem_seg_head.predictor.transformer.*", "upsample1.*")

@@ -72,7 +72,7 @@ def back(path, table, name="back.pth"):
 @pytest.mark.parametrize("source", SOURCES)
 def test_there_and_back_gives_the_same_bits(source, tmp_path):
     table = tiny_table(source)
-    state = fake_state(table, optional={"facts of the archive", "projection head"})
+    state = fake_state(table, optional={rule.optional for rule in table.rules})
     report, path = convert(tmp_path, state, table)
     assert report.read == list(state)
     assert bits(torch.load(back(path, table), weights_only=True)) == bits(state)
@@ -369,7 +369,7 @@ def test_an_encoder_for_sar_says_so(tmp_path):
     contract = contract_from_dict(json.loads(read_metadata(path)["input_contract"]))
     assert contract.optical is None
     assert contract.sar.unit == "amplitude8"
-    with pytest.raises(UserError, match="modality 'sar' is for dino and dinov3, not for source 'openai_clip'"):
+    with pytest.raises(UserError, match="modality 'sar' is for dino, dinov3, dinov3_hf, not for source 'openai_clip'"):
         convert(tmp_path, {}, tiny_table("openai_clip"), modality="sar")
 
 
