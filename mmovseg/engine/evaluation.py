@@ -132,6 +132,8 @@ def _prompts_node(own: Any, vocabulary: str | None, classes: str | None) -> Dict
 def build_evaluators(config: DictConfig, facts: Mapping[str, Any]) -> dict[str, tuple[Iterable[Any], DatasetEvaluator]]:
     """Build loaders and evaluators; each evaluator is told of modality, prompts, output folder and provenance.
 
+    Of several loaders each evaluator that asks for it also learns the name of its `loader`.
+
     Values that the config sets itself are kept.
 
     Args:
@@ -142,12 +144,15 @@ def build_evaluators(config: DictConfig, facts: Mapping[str, Any]) -> dict[str, 
         UserError: see `test_nodes`.
     """
     built: dict[str, tuple[Iterable[Any], DatasetEvaluator]] = {}
-    for name, (loader, evaluator) in test_nodes(config).items():
+    nodes = test_nodes(config)
+    several = bool(nodes) and TARGET not in config.dataloader.test
+    for name, (loader, evaluator) in nodes.items():
         named, _ = target_arguments(evaluator[TARGET])
         mapper = loader.get("mapper") or {}
         known = {
             "modality": mapper.get("modality"),
             "prompts": mapper.get("prompts"),
+            "loader": name if several else None,
             "output_dir": config.train.output_dir,
             "provenance": dict(facts),
         }

@@ -1,4 +1,4 @@
-"""How well the features of two encoders agree at one level: patches, scenes, the whole space."""
+"""How the features of one level fill their space, and how they agree with a teacher's: patches, scenes, the whole."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmovseg.evaluation.retrieval import chance_recall, patch_hits, recall_at
 from mmovseg.evaluation.similarity import LinearCKA
+from mmovseg.evaluation.spectrum import Moments, effective_rank
 
 TOP = (1, 5, 10)
 
@@ -27,6 +28,11 @@ class AlignmentCounter:
         self.images = 0
         self.cka = LinearCKA()
         self.scenes: list[tuple[Tensor, Tensor]] = []
+        self.alone: Moments | None = None  # of images without a teacher; CKA has the sums of the others
+
+    def update_alone(self, student: Tensor, valid: Tensor) -> None:
+        """Add one image that has no teacher; arguments as for `update`."""
+        self.alone = _joined(self.alone, Moments.of(student.permute(1, 2, 0)[valid]))
 
     def update(
         self, student: Tensor, teacher: Tensor, valid: Tensor, *, global_features: tuple[Tensor, Tensor] | None
@@ -59,11 +65,12 @@ class AlignmentCounter:
             whole.patches += part.patches
             whole.images += part.images
             whole.cka.add_state(part.cka.state)
+            whole.alone = _joined(whole.alone, part.alone)
             whole.scenes = (whole.scenes + part.scenes)[: whole.gallery]
         return whole
 
     def metrics(self, names: tuple[str, str]) -> dict[str, float | None]:
-        """Return retrieval both ways, patch accuracy and CKA; None where there is nothing to count.
+        """Return retrieval both ways, patch accuracy, CKA and effective ranks; None where there is nothing to count.
 
         Args:
             names: of the student's modality and of the teacher's, for the keys.
@@ -78,4 +85,11 @@ class AlignmentCounter:
         found["patch accuracy"] = 100 * self.hits / self.patches if self.patches else None
         found["chance patch accuracy"] = 100 * self.images / self.patches if self.patches else None
         found["CKA"] = self.cka.value()
+        student, teacher = _joined(self.alone, self.cka.moments(0)), self.cka.moments(1)
+        found["effective rank"] = None if student is None else effective_rank(student)
+        found["teacher effective rank"] = None if teacher is None else effective_rank(teacher)
         return found
+
+
+def _joined(one: Moments | None, other: Moments | None) -> Moments | None:
+    return one if other is None else other if one is None else one + other

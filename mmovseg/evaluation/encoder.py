@@ -103,6 +103,8 @@ class EncoderEvaluator(DatasetEvaluator):
         l2: penalty of the probe.
         probe_device: where the probe is fit, for example ``cuda``.
         modality: written down, as in `OVSegEvaluator`; other than ``both`` it also goes into the folder's name.
+        loader: name of the test loader where a config has several; goes into the report and the folder's name. The
+            engine fills it in.
         output_dir: the run's output folder; None writes no files.
         provenance: facts to record.
 
@@ -124,6 +126,7 @@ class EncoderEvaluator(DatasetEvaluator):
         l2: float = L2,
         probe_device: str = "cpu",
         modality: EvaluationModality = "both",
+        loader: str | None = None,
         output_dir: str | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
@@ -136,7 +139,7 @@ class EncoderEvaluator(DatasetEvaluator):
         self.gallery, self.level, self.probe_level = gallery, level, probe_level
         self.student, self.names = student, (str(student), teacher)
         self.l2, self.probe_device = l2, probe_device
-        self.modality, self.output_dir = modality, output_dir
+        self.modality, self.loader, self.output_dir = modality, loader, output_dir
         plain: Any = OmegaConf.to_container(provenance) if OmegaConf.is_config(provenance) else provenance
         self.provenance: dict[str, Any] = dict(plain or {})
         self.report: dict[str, Any] | None = None
@@ -185,10 +188,11 @@ class EncoderEvaluator(DatasetEvaluator):
             self._digests[part].append(self._probe_image(item, output, part, name))
 
     def _compare(self, output: Mapping[str, Any]) -> None:
-        """Count one image against its teacher, if it has one."""
+        """Count one image against its teacher, or by itself if it has none."""
         for level, features in output["student"].items():
             counter = self._levels.setdefault(level, AlignmentCounter(self.gallery))
             if "teacher" not in output:
+                counter.update_alone(features, output["patch_valid"])
                 continue
             both = None
             if "student_global" in output and "teacher_global" in output:
@@ -268,7 +272,7 @@ class EncoderEvaluator(DatasetEvaluator):
         self.report = self._build_report(levels, probe, matrix, digests, empty=sum(share[2] for share in gathered))
         logger.info("%s, encoder of %s:\n%s", self.dataset_name, self.student, format_encoder_table(self.report))
         if self.output_dir is not None:
-            path = encoder_result_path(self.output_dir, self.dataset_name, self.modality)
+            path = encoder_result_path(self.output_dir, self.dataset_name, self.modality, loader=self.loader)
             write_text(path, json.dumps(self.report, indent=1, allow_nan=False, default=str) + "\n")
             logger.info("wrote %s", path)
         flat = {k: float("nan") if value is None else value for k, value in self.report["metrics"].items()}
@@ -320,6 +324,7 @@ class EncoderEvaluator(DatasetEvaluator):
             "probe": self._probe_report(probe, matrix, digests),
             "dataset": self.dataset_name,
             "modality": self.modality,
+            **({"loader": self.loader} if self.loader is not None else {}),
             "student": self.student,
             "teacher": self.names[1],
             "level": self.level,
@@ -379,10 +384,22 @@ class EncoderEvaluator(DatasetEvaluator):
         }
 
 
-def encoder_result_path(output_dir: str | Path, dataset_name: str, modality: EvaluationModality = "both") -> Path:
-    """Return where `EncoderEvaluator` writes `result.json`: ``<output_dir>/eval/<dataset>/encoder/result.json``."""
-    folder = "encoder" if modality == "both" else f"encoder-{modality}"
-    return Path(output_dir) / "eval" / safe_name(dataset_name) / folder / "result.json"
+def encoder_result_path(
+    output_dir: str | Path,
+    dataset_name: str,
+    modality: EvaluationModality = "both",
+    *,
+    loader: str | None = None,
+) -> Path:
+    """Return where `EncoderEvaluator` writes its report.
+
+    ``<output_dir>/eval/<dataset>/encoder[-<loader>][-<modality>]/result.json``: the loader where a config has several,
+    the modality if it is not ``both`` and the loader is not called after it.
+    """
+    parts = ["encoder", *([safe_name(loader)] if loader else [])]
+    if modality not in ("both", loader):
+        parts.append(modality)
+    return Path(output_dir) / "eval" / safe_name(dataset_name) / "-".join(parts) / "result.json"
 
 
 def _level(wanted: str, levels: Sequence[str]) -> str:

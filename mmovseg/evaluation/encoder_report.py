@@ -27,6 +27,12 @@ DEFINITION: dict[str, str] = {
         "linear centred kernel alignment, 0..1, over all valid patches of the test part, with the unbiased estimator "
         "of HSIC: unrelated features give 0 on average, so it can fall just below"
     ),
+    "effective rank": (
+        "exponential of the entropy of the singular values, as shares of their sum, of the student's features less "
+        "their mean, over all valid patches of the test part (Roy and Vetterli, 2007): 1 when they lie on a line, the "
+        "number of channels when they spread alike in all directions"
+    ),
+    "teacher effective rank": "the same of the teacher's features",
     "probe": (
         "multinomial logistic regression on the frozen patch features of the fit part, standardised, all classes of "
         "the label space; its loss is the mean cross-entropy of labelled pixels that take the scores of their patch, "
@@ -46,17 +52,22 @@ def format_encoder_table(report: Mapping[str, Any]) -> str:
 
 def _alignment_table(report: Mapping[str, Any]) -> str:
     metrics = report["metrics"]
+    ranks = {level: format_rank(found.get("effective rank")) for level, found in report["levels"].items()}
     if metrics["chance patch accuracy"] is None:
-        return "no image has comparable features of the teacher: no retrieval and no patch accuracy"
+        listed = ", ".join(f"{level} {rank}" for level, rank in ranks.items()) or "-"
+        return (
+            "no image has comparable features of the teacher: no retrieval and no patch accuracy\n"
+            f"effective rank: {listed}"
+        )
     ways = [key.removeprefix("R@1 ") for key in metrics if key.startswith("R@1 ")]
     rows = []
     for level, found in report["levels"].items():
-        local = [format_percent(found["patch accuracy"]), format_number(found["CKA"])]
+        local = [format_percent(found["patch accuracy"]), format_number(found["CKA"]), ranks[level]]
         rows.append([level, *(_recalls(found, way) for way in ways), *local])
     chance = "/".join(format_percent(metrics[f"chance R@{k}"]) for k in TOP)
-    rows.append(["chance", chance, chance, format_percent(metrics["chance patch accuracy"]), format_number(0.0)])
+    rows.append(["chance", chance, chance, format_percent(metrics["chance patch accuracy"]), format_number(0.0), ""])
     title = f"R@{'/'.join(map(str, TOP))} among {report['gallery']} scenes, patches of {report['test_images']} images"
-    return f"{title}\n{text_table(rows, ['level', *ways, 'patch acc.', 'CKA'], text_columns=1)}"
+    return f"{title}\n{text_table(rows, ['level', *ways, 'patch acc.', 'CKA', 'eff. rank'], text_columns=1)}"
 
 
 def _recalls(found: Mapping[str, float | None], way: str) -> str:
@@ -83,3 +94,8 @@ def _probe_table(report: Mapping[str, Any]) -> list[str]:
 def format_number(value: float | None) -> str:
     """Return a number of 0..1 with three decimals, `-` for None."""
     return "-" if value is None else f"{value:.3f}"
+
+
+def format_rank(value: float | None) -> str:
+    """Return an effective rank with one decimal, `-` for None."""
+    return "-" if value is None else f"{value:.1f}"

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from mmovseg.evaluation.spectrum import Moments
+
 
 class LinearCKA:
     """Debiased linear CKA of two sets of features, fed in parts.
@@ -51,6 +53,11 @@ class LinearCKA:
         for key, sums in other.items():
             before = self._sums.get(key)
             self._sums[key] = sums if before is None else [a + b for a, b in zip(before, sums, strict=True)]
+
+    def moments(self, side: int) -> Moments | None:
+        """Return the sums over the features of one side, 0 = first, 1 = second; None before the first sample."""
+        sums = self._sums.get(("xx", "yy")[side])
+        return None if sums is None else Moments(self.samples, total=sums[1], products=sums[0])
 
     def value(self) -> float | None:
         """Return CKA: 1 for equal spaces up to rotation and scale, about 0 (also just below) for unrelated ones.

@@ -175,7 +175,27 @@ def test_without_a_teacher_there_is_a_probe_and_nothing_else(tmp_path):
     assert metrics["probe mIoU"] == 100.0 and math.isnan(metrics["R@1 sar->optical"])
     stored = json.loads(encoder_result_path(tmp_path, "made_test", "sar").read_text())
     assert stored["metrics"]["R@1 sar->optical"] is None and stored["metrics"]["probe mIoU"] == 100.0
-    assert "no image has" in format_encoder_table(evaluator.report)
+    # three classes, one hot: centred they have two directions
+    assert 1.5 < metrics["effective rank"] <= 2 and stored["metrics"]["teacher effective rank"] is None
+    table = format_encoder_table(evaluator.report)
+    assert "no image has" in table and f"block2 {metrics['effective rank']:.1f}" in table
+
+
+@pytest.mark.parametrize(
+    ("loader", "modality", "folder"),
+    [
+        ("sar", "both", "encoder-sar"),
+        ("sar", "sar", "encoder-sar"),
+        ("far away", "optical", "encoder-far_away-optical"),
+    ],
+)
+def test_each_of_several_loaders_has_a_report_of_its_own(loader, modality, folder, tmp_path):
+    items = [scene(i) for i in range(7)]
+    outputs = [answer(item, label_features(item)) for item in items]
+    evaluate(items, outputs, loader=loader, modality=modality, output_dir=str(tmp_path))
+    path = tmp_path / "eval" / "made_test" / folder / "result.json"
+    assert encoder_result_path(tmp_path, "made_test", modality, loader=loader) == path
+    assert json.loads(path.read_text())["loader"] == loader
 
 
 def test_without_images_to_fit_there_is_no_probe_and_no_label_is_needed():
