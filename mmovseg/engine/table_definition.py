@@ -6,16 +6,19 @@ A table is a JSON file below ``configs/tables``. Its keys:
     ``reported``  where the figures to set beside the measured ones are from
     ``means``     rows with the mean of several runs: ``label``, ``runs``, ``reported``
     ``parts``     trainings that runs build on, see below
-    ``metrics``   columns of the Markdown. Segmentation: of `METRICS`, or ``IoU-<class>``; encoders: keys under
+    ``metrics``   columns of the Markdown. Segmentation: of `METRICS`, or ``IoU-<class>``; others: keys under
                   ``metrics`` of their report, which are then the columns of the CSV too
     ``decimals``  digits after the point of a metric, 1 for those not named
     ``unit``      said in the heading, "percent" if left out
-    ``report``    ``segmentation`` (default) or ``encoder``: which report of an evaluation is read
+    ``report``    which report of an evaluation is read: ``segmentation`` (default), ``encoder``, ``classification`` or
+                  ``detection``
+    ``loaders``   names of the config's test loaders, whose reports make one row; each metric then begins with the name
+                  of its loader and a space. Not for segmentation
     ``results``   name of the CSV below ``results``, so that tables share the rows of runs that they have in common
     ``output``    name of the folder below ``output/tables``, so that tables share trainings
 
-A run has ``name``, ``label``, ``config``, ``evaluate`` (modalities; the first is the run's own; for encoders a label
-only); optional:
+A run has ``name``, ``label``, ``config``, ``evaluate`` (modalities; the first is the run's own; a label only, which may
+be left out, if the report is not of segmentation); optional:
     ``overrides``   ``key=value`` for the config
     ``uses``        ``{key: part}``: the file of a part becomes the value of a key of the config
     ``train``       false: evaluate the model as built, without training
@@ -39,11 +42,11 @@ from mmovseg.errors import UserError
 
 METRICS = ("mIoU", "mIoU-seen", "mIoU-unseen", "hIoU")
 CLASS_METRIC = "IoU-"
-REPORTS = ("segmentation", "encoder")
+REPORTS = ("segmentation", "encoder", "classification", "detection")
 
 _TABLE_KEYS = {
     *("title", "seeds", "runs", "reported", "means", "parts"),
-    *("metrics", "decimals", "unit", "report", "results", "output"),
+    *("metrics", "decimals", "unit", "report", "loaders", "results", "output"),
 }
 _RUN_KEYS = {
     *("name", "label", "config", "evaluate", "overrides"),
@@ -79,6 +82,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
             "decimals": dict(content.get("decimals", {})),
             "unit": str(content.get("unit", "percent")),
             "report": str(content.get("report", "segmentation")),
+            "loaders": list(content.get("loaders", ())),
             "results": str(content.get("results", path.stem)),
         }
         table["output"] = str(content.get("output", table["results"]))
@@ -95,10 +99,12 @@ def read_table(path: str | Path) -> dict[str, Any]:
 
 
 def _with_modalities(run: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a run of an encoder table its label for the column of modalities, which no command line needs there."""
-    if content.get("report") == "encoder":
-        return {"evaluate": ["sar"], **run}
-    return dict(run)
+    """Give a run its label for the column of modalities where no command line needs one."""
+    report = content.get("report", "segmentation")
+    if report == "segmentation":
+        return dict(run)
+    label = "+".join(content.get("loaders", ())) or ("sar" if report == "encoder" else "both")
+    return {"evaluate": [label], **run}
 
 
 def _check_keys(content: Mapping[str, Any], known: set[str], where: str) -> None:
@@ -151,8 +157,10 @@ def _check_uses(runs: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, 
 def _check_metrics(table: Mapping[str, Any], content: Mapping[str, Any], path: str) -> None:
     if table["report"] not in REPORTS:
         raise UserError(f"table '{path}': report '{table['report']}' must be one of {', '.join(REPORTS)}")
-    if table["report"] == "encoder" and not content.get("metrics"):
-        raise UserError(f"table '{path}' reads reports of encoders and has to name its 'metrics'")
+    if table["report"] != "segmentation" and not content.get("metrics"):
+        raise UserError(f"table '{path}' reads reports of kind '{table['report']}' and has to name its 'metrics'")
+    if table["loaders"]:
+        _check_loaders(table, path)
     for metric in table["metrics"] if table["report"] == "segmentation" else ():
         if metric not in METRICS and not metric.startswith(CLASS_METRIC):
             raise UserError(
@@ -165,3 +173,16 @@ def _check_metrics(table: Mapping[str, Any], content: Mapping[str, Any], path: s
     for name in (table["results"], table["output"]):
         if not name or Path(name).name != name:
             raise UserError(f"table '{path}': '{name}' must be a plain name, without folders")
+
+
+def _check_loaders(table: Mapping[str, Any], path: str) -> None:
+    if table["report"] == "segmentation":
+        raise UserError(f"table '{path}' names loaders, which reports of segmentation do not have")
+    for name in table["loaders"]:
+        if not name or " " in name or table["loaders"].count(name) > 1:
+            raise UserError(f"table '{path}': loader '{name}' must be one word, named once")
+    for metric in table["metrics"]:
+        if metric.split(" ")[0] not in table["loaders"]:
+            raise UserError(
+                f"table '{path}': metric '{metric}' must begin with the name of a loader: {', '.join(table['loaders'])}"
+            )

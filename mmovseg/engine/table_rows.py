@@ -26,8 +26,9 @@ CLASS_FIELDS = (*_KEY, "dataset", "class", "seen", "IoU")
 
 
 def fields_of(table: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the columns of a table's CSV: those of segmentation, or the metrics that an encoder table names."""
-    return (*_KEY, *table["metrics"], *_FACTS, *_LATER) if table.get("report") == "encoder" else FIELDS
+    """Return the columns of a table's CSV: those of segmentation, or the metrics that another table names."""
+    own = table.get("report", "segmentation") != "segmentation"
+    return (*_KEY, *table["metrics"], *_FACTS, *_LATER) if own else FIELDS
 
 
 def read_rows(path: str | Path) -> list[dict[str, str]]:
@@ -86,7 +87,7 @@ def segmentation_row(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encoder_row(report: Mapping[str, Any], metrics: Sequence[str], source: str | Path) -> dict[str, Any]:
-    """Return the named figures of an `EncoderEvaluator` report.
+    """Return the named figures of a report that has them under ``metrics``: of an encoder, a classifier, a detector.
 
     Raises:
         UserError: the report lacks one of them.
@@ -96,6 +97,26 @@ def encoder_row(report: Mapping[str, Any], metrics: Sequence[str], source: str |
         if name not in found:
             raise UserError(f"report '{source}' has no metric '{name}'; it has: {', '.join(found)}")
     return {name: "" if found[name] is None else f"{found[name]:.4f}" for name in metrics}
+
+
+def loaders_row(
+    reports: Mapping[str, Mapping[str, Any]], metrics: Sequence[str], files: Mapping[str, str | Path]
+) -> dict[str, Any]:
+    """Return the figures ``<loader> <metric>`` of the reports of several test loaders.
+
+    Args:
+        reports: by loader, as for `encoder_row`.
+        metrics: to return, each with its loader in front.
+        files: by loader, for messages.
+
+    Raises:
+        UserError: a report lacks one of them.
+    """
+    row: dict[str, Any] = {}
+    for name in metrics:
+        loader, metric = name.split(" ", 1)
+        row[name] = encoder_row(reports[loader], [metric], files[loader])[metric]
+    return row
 
 
 def facts_of(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,8 +79,11 @@ def _beside_reported(table: Mapping[str, Any], rows: _Rows) -> str:
     metrics = list(table.get("metrics", METRICS))
     entries = [*table["runs"], *table.get("means", ())]
     reported_metrics = [name for name in metrics if any(name in entry.get("reported", {}) for entry in entries)]
-    tested_with = table.get("report") != "encoder"  # what an encoder reads is said by the title
-    head, rule = (["setting", "tested with"], ["---", "---"]) if tested_with else (["encoder"], ["---"])
+    report = table.get("report", "segmentation")
+    tested_with = report == "segmentation"  # what others read is said by the title
+    head, rule = (["setting", "tested with"], ["---", "---"]) if tested_with else (["setting"], ["---"])
+    if report == "encoder" and not table.get("loaders"):
+        head = ["encoder"]
     for name in metrics:
         head += [name, "*reported*"] if name in reported_metrics else [name]
         rule += ["---:"] * (2 if name in reported_metrics else 1)

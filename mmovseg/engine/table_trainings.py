@@ -86,13 +86,13 @@ class Trainings:
         """Return every override of a run or part; the parts that it uses are trained first."""
         uses = entry.get("uses", {}) if with_parts else {}
         return [
+            "train.eval_period=-1",  # a run may ask for evaluations on the way, for the best of them
+            "train.tensorboard=false",
             *entry.get("overrides", ()),
             *self._overrides,
             *(f"{key}={self.part(name, seed).file}" for key, name in uses.items()),
             f"train.seed={seed}",
             f"train.output_dir={self.folder(entry, seed)}",
-            "train.eval_period=-1",
-            "train.tensorboard=false",
         ]
 
     def check(self, entry: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from mmovseg.engine.table_rows import (
     encoder_row,
     facts_of,
     fields_of,
+    loaders_row,
     read_classes,
     read_rows,
     segmentation_row,
@@ -32,6 +33,7 @@ from mmovseg.engine.table_rows import (
 from mmovseg.engine.table_text import mean_and_spread, to_markdown, write_summary
 from mmovseg.engine.table_trainings import Trained, Trainings
 from mmovseg.errors import UserError
+from mmovseg.evaluation.report import safe_name
 
 __all__ = [
     "FIELDS", "METRICS", "append_row", "classes_file", "fill_table", "mean_and_spread", "read_classes", "read_rows",
@@ -122,8 +124,8 @@ class _Sitting:
     checkpoints: Path | None
 
     @property
-    def of_encoders(self) -> bool:
-        return self.table.get("report") == "encoder"
+    def of_segmentation(self) -> bool:
+        return bool(self.table.get("report", "segmentation") == "segmentation")
 
     def setup(self, run: Mapping[str, Any], seed: int) -> str:
         """Return the hash of all that makes a row, cut to the length that rows keep."""
@@ -189,24 +191,41 @@ class _Sitting:
         return self.trainings.weights(run, seed)
 
     def evaluate(self, argv: Sequence[str], folder: Path, facts: Mapping[str, Any]) -> None:
-        """Evaluate once and append a row for every test set."""
-        modality = facts["modality"]
-        pattern = "eval/*/encoder/result.json" if self.of_encoders else f"eval/*/{modality}-*/result.json"
-        for file in folder.glob(pattern):
+        """Evaluate once and append a row for every test set, or one for all loaders that the table names."""
+        modality, loaders = facts["modality"], self.table.get("loaders", ())
+        kind = self.table.get("report", "segmentation")
+        names = [f"{kind}-{safe_name(name)}" for name in loaders] or [kind]
+        patterns = [f"eval/*/{modality}-*" if self.of_segmentation else f"eval/*/{name}" for name in names]
+        for file in (file for pattern in patterns for file in folder.glob(f"{pattern}/result.json")):
             file.unlink()  # of a sitting that was stopped
-        train_main([*argv, *([] if self.of_encoders else ["--modality", modality])])
-        files = sorted(folder.glob(pattern))
-        if not files:
-            raise UserError(f"the evaluation of run '{facts['run']}' wrote no report '{folder / pattern}'")
-        for file in files:
+        train_main([*argv, *(["--modality", modality] if self.of_segmentation else [])])
+        found = [sorted(folder.glob(f"{pattern}/result.json")) for pattern in patterns]
+        for pattern, files in zip(patterns, found, strict=True):
+            if not files:
+                raise UserError(
+                    f"the evaluation of run '{facts['run']}' wrote no report '{folder / pattern}/result.json'"
+                )
+        if loaders:
+            self.append_joined(facts, {name: files[0] for name, files in zip(loaders, found, strict=True)})
+            return
+        for file in found[0]:
             report = json.loads(file.read_text(encoding="utf-8"))
             row = {**facts, **facts_of(report)}
-            if self.of_encoders:
-                row |= encoder_row(report, self.table["metrics"], file)
-            else:
+            if self.of_segmentation:
                 row |= segmentation_row(report)
                 append_classes(classes_file(self.results), row, report)
+            else:
+                row |= encoder_row(report, self.table["metrics"], file)
             append_row(self.results, row, fields_of(self.table))
+
+    def append_joined(self, facts: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+        """Append one row of the reports of several loaders."""
+        reports = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
+        parts = [facts_of(report) for report in reports.values()]
+        row = {**facts, **parts[0], **loaders_row(reports, self.table["metrics"], files)}
+        for key in ("data", "images"):  # once where all loaders read the same
+            row[key] = "+".join(dict.fromkeys(str(part[key]) for part in parts))
+        append_row(self.results, row, fields_of(self.table))
 
 
 def _rounded(seconds: Sequence[float | None]) -> str:

@@ -28,7 +28,11 @@ def segmentation_report(score):
 
 
 class FakeRuns:
-    """Call it like `train_main`. `scores`: by config, 40 for others; `stop_after`: calls, then it is interrupted."""
+    """Call it like `train_main`.
+
+    scores: by config, 40 for others. stop_after: calls, then it is interrupted. kind: of reports that are not of
+    segmentation. loaders: names of several test loaders, of which the second has 1 more than the first, and so on.
+    """
 
     def __init__(self):
         self.calls = []
@@ -36,6 +40,8 @@ class FakeRuns:
         self.broken = ()
         self.scores = {}
         self.stop_after = None
+        self.kind = "encoder"
+        self.loaders = ()
 
     def __call__(self, argv):
         if self.stop_after is not None and len(self.argvs) >= self.stop_after:
@@ -62,12 +68,18 @@ class FakeRuns:
         score = self.scores.get(config, 40.0) + 10 * int(values["train.seed"])
         if "--modality" in argv:
             modality = argv[argv.index("--modality") + 1]
-            target, report = folder / "eval" / "d" / f"{modality}-clean", segmentation_report(score)
-        else:
-            target = folder / "eval" / "d" / "encoder"
-            report = {"metrics": {"R@1": score, "CKA": 0.12345, "none": None}, "dataset": "d", "provenance": {}}
-        target.mkdir(parents=True, exist_ok=True)
-        (target / "result.json").write_text(json.dumps(report))
+            write_report(folder / "eval" / "d" / f"{modality}-clean", segmentation_report(score))
+            return
+        for number, name in enumerate([f"{self.kind}-{name}" for name in self.loaders] or [self.kind]):
+            metrics = {"R@1": score + number, "CKA": 0.12345, "none": None}
+            write_report(
+                folder / "eval" / "d" / name, {"metrics": metrics, "dataset": "d", "provenance": {"images": 7}}
+            )
+
+
+def write_report(folder, report):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").write_text(json.dumps(report))
 
 
 def described(config, overrides, replaced):
