@@ -72,6 +72,7 @@ setup(
         "energy": ["codecarbon>=3.3,<4"],
         "clouds": requirement_of("satellite-cloud-generator"),
         "web": requirement_of("gradio"),
+        "analysis": requirement_of("umap-learn"),
     },
     zip_safe=False,
 )
