@@ -32,6 +32,11 @@ def windows_per_side(size: int, gsd_m: float) -> int:
     return int(_AREA_M / gsd_m) // size
 
 
+def split_start(split: str, gsd_m: float) -> int:
+    """Return the first world row of a split's area."""
+    return math.ceil(_AREA_START_M[split] / gsd_m)
+
+
 def window_position(split: str, index: int, size: int, gsd_m: float) -> tuple[int, int]:
     """Return world row and column of the first pixel of scene number `index`."""
     side = windows_per_side(size, gsd_m)
@@ -41,7 +46,7 @@ def window_position(split: str, index: int, size: int, gsd_m: float) -> tuple[in
     while math.gcd(stride, count) != 1:
         stride += 2
     cell = (index * stride + count // 3) % count
-    start = math.ceil(_AREA_START_M[split] / gsd_m)
+    start = split_start(split, gsd_m)
     return start + (cell // side) * size, (cell % side) * size
 
 

@@ -8,6 +8,7 @@ independent exponential values per pixel and polarisation. P polarisations, H W 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from mmovseg.data.miniearth.regions import (
     FARMLAND,
     FOREST,
     ROOF_DB,
+    RUBBLE_DB,
     SIGMA0_DB,
     WALL_DB,
     WATER,
@@ -44,6 +46,22 @@ _TEXTURE_DB = (0.7, 0.7, 0.4, 0.6, 0.9, 0.4, 0.35)
 _MOISTURE_DB = (0.9, 0.6, 0.5, 0.2, 0.3, 0.2, 0.9)
 # SAR of the time-gap domain is this far away in the growth of crops and this many metres in the water level.
 _GAP_LEVEL_M = 7.0
+_RUBBLE_TEXTURE_DB = 1.6
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What an event left of the buildings, every array (H, W).
+
+    height_m: of what stands. rubble: bool, where debris lies instead of a roof. walls: factor on the echoes of walls,
+    1 where they are as before. state: uint8, 0 no building, 1 intact, 2 damaged, 3 destroyed, on the ground plans
+    before the event.
+    """
+
+    height_m: Float
+    rubble: NDArray[np.bool_]
+    walls: Float
+    state: NDArray[np.uint8]
 
 
 def look_direction(domain: Domain) -> tuple[float, float]:
@@ -84,7 +102,7 @@ def _ground_db(layout: Layout, label: NDArray[np.uint8], domain: Domain) -> Floa
     return ground
 
 
-def _add_buildings(power: Float, layout: Layout, domain: Domain) -> None:
+def _add_buildings(power: Float, layout: Layout, domain: Domain, walls: Float | None = None) -> None:
     """Replace ground by roofs, and add layover, double bounce and shadow in place; power is linear (P, H, W)."""
     height, gsd_m = layout.height_m, domain.gsd_m
     built = height > 0
@@ -101,25 +119,44 @@ def _add_buildings(power: Float, layout: Layout, domain: Domain) -> None:
         facing = facing * facing
         facing = facing * facing * facing
         material = 0.4 + 1.2 * unit(rehash(layout.parcel, 94))
+        wall = material if walls is None else material * walls
         for number, name in enumerate(domain.polarizations):
             layer = power[number]
             layer[built] = 10.0 ** (ROOF_DB[name] / 10.0) * material[built]
             layer[shadow] *= 0.06
-            layer += echoes * material * np.float32(10.0 ** (WALL_DB[name] / 10.0) * 0.5)
+            layer += echoes * wall * np.float32(10.0 ** (WALL_DB[name] / 10.0) * 0.5)
             # a wall seen at an angle still returns some energy; cross polarisation keeps more of it
             spread = facing if name in ("VV", "HH") else 0.5 + 0.5 * facing
-            bounce = (0.12 + 0.88 * spread) * material * np.float32(10.0 ** (DOUBLE_BOUNCE_DB[name] / 10.0))
+            bounce = (0.12 + 0.88 * spread) * wall * np.float32(10.0 ** (DOUBLE_BOUNCE_DB[name] / 10.0))
             layer[foot] += bounce[foot]
 
 
-def mean_power(layout: Layout, table: RegionTable, domain: Domain) -> Float:
-    """Return the mean linear sigma nought in the radar's view, (P, H, W), before misregistration and speckle."""
+def _pile_rubble(power: Float, layout: Layout, domain: Domain, rubble: NDArray[np.bool_]) -> None:
+    """Replace the ground by debris, in place: rough, so bright in cross polarisation too, and uneven."""
+    texture = db_to_power(np.float32(_RUBBLE_TEXTURE_DB) * layout.fine[rubble])
+    for number, name in enumerate(domain.polarizations):
+        power[number, rubble] = np.float32(10.0 ** (RUBBLE_DB[name] / 10.0)) * texture
+
+
+def mean_power(layout: Layout, table: RegionTable, domain: Domain, aftermath: Aftermath | None = None) -> Float:
+    """Return the mean linear sigma nought in the radar's view, (P, H, W), before misregistration and speckle.
+
+    Args:
+        layout: the ground.
+        table: of its region.
+        domain: the radar.
+        aftermath: what stands of the buildings when the radar looks; None = all that the layout says.
+    """
     label = _radar_label(layout, domain)
     power = db_to_power(_ground_db(layout, label, domain))
     forest = np.where(label == FOREST, np.float32(7.0 * table.tree_cover), np.float32(0.0))
     edge = cast_shadow(forest, look_direction(domain), math.tan(math.radians(domain.incidence_deg)), domain.gsd_m)
     power[:, edge] *= 0.35
-    _add_buildings(power, layout, domain)
+    if aftermath is None:
+        _add_buildings(power, layout, domain)
+    else:
+        _pile_rubble(power, layout, domain, aftermath.rubble)
+        _add_buildings(power, replace(layout, height_m=aftermath.height_m), domain, aftermath.walls)
     return power
 
 

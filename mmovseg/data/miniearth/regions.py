@@ -135,4 +135,6 @@ SIGMA0_DB: dict[Band, dict[Polarization, tuple[float, ...]]] = {
 ROOF_DB: dict[Polarization, float] = {"VV": -9.0, "VH": -16.0, "HH": -9.0, "HV": -16.0}
 WALL_DB: dict[Polarization, float] = {"VV": -3.0, "VH": -10.0, "HH": -2.5, "HV": -10.0}
 DOUBLE_BOUNCE_DB: dict[Polarization, float] = {"VV": 5.0, "VH": -6.0, "HH": 8.0, "HV": -6.0}
+# Debris of a collapsed building: rough in every direction.
+RUBBLE_DB: dict[Polarization, float] = {"VV": -7.0, "VH": -11.0, "HH": -7.0, "HV": -11.0}
 TARGET_DB: dict[Polarization, float] = {"VV": 4.0, "VH": -5.0, "HH": 6.0, "HV": -5.0}

@@ -8,6 +8,7 @@ windows fit together without a seam, and a window equals the same crop of a larg
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from mmovseg.data.miniearth.domain import Domain, get_domain
 from mmovseg.data.miniearth.layout import Layout, survey
 from mmovseg.data.miniearth.noise import Float, lattice_hash, pixel_axis, stream_seed
 from mmovseg.data.miniearth.optical import expose, paint
-from mmovseg.data.miniearth.radar import mean_power, misregister, record
+from mmovseg.data.miniearth.radar import Aftermath, mean_power, misregister, record
 from mmovseg.data.miniearth.regions import NUM_CLASSES, REGIONS
 from mmovseg.data.miniearth.relief import reach_px
 from mmovseg.data.miniearth.targets import RADIUS_M, boxes, clip_boxes, find_targets, paint_targets
@@ -27,7 +28,7 @@ VERSION = "1.0"
 """Changes whenever the same seed, domain and window would give other pixels."""
 
 # Larger windows are made of tiles, for bounded memory; larger tiles lose less to the margins around them.
-_TILE_PX = 512
+TILE_PX = 512
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Scene:
         seed: world seed.
         row: first world row.
         col: first world column.
+        damage: (H, W) uint8 state of the buildings when the radar looked (`Aftermath.state`), None if nothing happened.
     """
 
     optical: NDArray[np.uint8]
@@ -53,6 +55,7 @@ class Scene:
     row: int
     col: int
     targets: list[dict[str, Any]] = field(default_factory=list)
+    damage: NDArray[np.uint8] | None = None
 
     @property
     def shares(self) -> list[float]:
@@ -87,8 +90,8 @@ def render(
     if height < 1 or width < 1:
         raise ValueError(f"a window needs at least one pixel, got {height} x {width}")
     seen = get_domain(domain)
-    if height <= _TILE_PX and width <= _TILE_PX:
-        scene = _render_tile(seen, row, col, height, width, seed)
+    if height <= TILE_PX and width <= TILE_PX:
+        scene = render_tile(seen, row, col, height, width, seed)
         scene.targets = clip_boxes(scene.targets, height, width)
         return scene
     scene = Scene(
@@ -100,10 +103,10 @@ def render(
         row=row,
         col=col,
     )
-    for top in range(0, height, _TILE_PX):
-        for left in range(0, width, _TILE_PX):
-            size = (min(_TILE_PX, height - top), min(_TILE_PX, width - left))
-            tile = _render_tile(seen, row + top, col + left, *size, seed)
+    for top in range(0, height, TILE_PX):
+        for left in range(0, width, TILE_PX):
+            size = (min(TILE_PX, height - top), min(TILE_PX, width - left))
+            tile = render_tile(seen, row + top, col + left, *size, seed)
             place = (slice(top, top + size[0]), slice(left, left + size[1]))
             scene.optical[place], scene.sar[place], scene.label[place] = tile.optical, tile.sar, tile.label
             for target in tile.targets:
@@ -130,8 +133,8 @@ def window_targets(
         UserError: unknown domain.
         ValueError: the window is empty or larger than one tile of `render`.
     """
-    if not (1 <= height <= _TILE_PX and 1 <= width <= _TILE_PX):
-        raise ValueError(f"targets are looked for in windows of 1 .. {_TILE_PX} pixels a side, got {height} x {width}")
+    if not (1 <= height <= TILE_PX and 1 <= width <= TILE_PX):
+        raise ValueError(f"targets are looked for in windows of 1 .. {TILE_PX} pixels a side, got {height} x {width}")
     seen = get_domain(domain)
     margin = margin_px(seen)
     layout, seed_here = _survey_window(seen, row, col, height, width, seed)
@@ -149,7 +152,26 @@ def _survey_window(domain: Domain, row: int, col: int, height: int, width: int, 
     return survey(ys, xs, REGIONS[domain.region], seed_here), seed_here
 
 
-def _render_tile(domain: Domain, row: int, col: int, height: int, width: int, seed: int) -> Scene:
+def render_tile(
+    domain: Domain,
+    row: int,
+    col: int,
+    height: int,
+    width: int,
+    seed: int,
+    event: Callable[[Layout, int], Aftermath] | None = None,
+) -> Scene:
+    """Render one window of at most `TILE_PX` pixels a side, boxes not clipped; see `render`.
+
+    Args:
+        domain: what sees the window.
+        row: first world pixel row.
+        col: first world pixel column.
+        height: rows.
+        width: columns.
+        seed: which world.
+        event: (ground, seed of the region's world) -> what an event between the two views left of the buildings.
+    """
     margin = margin_px(domain)
     table = REGIONS[domain.region]
     rows, cols = height + 2 * margin, width + 2 * margin
@@ -160,7 +182,8 @@ def _render_tile(domain: Domain, row: int, col: int, height: int, width: int, se
         stream_seed(seed_here, "pixel"),
     )
     radiance = paint(layout, table, domain, white, seed_here)
-    power = mean_power(layout, table, domain)
+    aftermath = event(layout, seed_here) if event is not None else None
+    power = mean_power(layout, table, domain, aftermath)
     targets = find_targets(layout, domain, seed_here)
     paint_targets(targets, radiance, power, domain)
     power = misregister(power, layout, domain, seed_here)
@@ -177,4 +200,5 @@ def _render_tile(domain: Domain, row: int, col: int, height: int, width: int, se
         row=row,
         col=col,
         targets=boxes(targets, margin, margin, height, width),
+        damage=None if aftermath is None else aftermath.state[inside].copy(),
     )
