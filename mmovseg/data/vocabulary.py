@@ -200,3 +200,9 @@ def get_vocabulary(dataset: str, flavour: str = "clean") -> Vocabulary:
     if flavour not in flavours:
         raise UserError(f"data set '{dataset}' has no vocabulary '{flavour}'; it has: {', '.join(flavours)}")
     return _parse({"name": flavour, **flavours[flavour]}, f"{dataset}/{flavour}")
+
+
+def closed_vocabulary(dataset: str, flavour: str = "clean") -> Vocabulary:
+    """Return `get_vocabulary` with every class marked as seen, for models that hold a class list and train on all."""
+    vocabulary = get_vocabulary(dataset, flavour)
+    return replace(vocabulary, classes=tuple(replace(entry, seen=True) for entry in vocabulary.classes))
