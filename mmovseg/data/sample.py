@@ -163,10 +163,12 @@ class Prediction(TypedDict, total=False):
     """What the model answers at inference.
 
     sem_seg: (K, height, width) float scores in the order of the vocabulary.
+    building: (height, width) bool, what a change model takes for a building by the earlier date.
     class_scores: (K,) float scores of the whole image, before softmax or sigmoid (classification).
     instances: objects as detectron2 `Instances` at `height` x `width`: `pred_boxes`, `scores`, `pred_classes`.
     """
 
     sem_seg: Tensor
+    building: Tensor
     class_scores: Tensor
     instances: Instances
