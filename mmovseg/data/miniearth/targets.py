@@ -19,6 +19,7 @@ from mmovseg.data.miniearth.noise import Double, Float, Hash, lattice_hash, reha
 from mmovseg.data.miniearth.regions import BARELAND, ROAD, TARGET_DB, WATER, Color
 
 Mask = NDArray[np.bool_]
+Site = NDArray[np.int64]
 
 # No outline reaches farther from its centre than this.
 RADIUS_M = 17.5
@@ -96,22 +97,45 @@ def find_targets(layout: Layout, domain: Domain, seed: int) -> list[Target]:
     return found
 
 
-def _find_kind(kind: _Kind, layout: Layout, gsd_m: float, seed: int) -> list[Target]:
-    height, width = layout.label.shape
-    radius = int(np.ceil(RADIUS_M / gsd_m))
-    iy = np.arange(np.floor(layout.y_m[0] / kind.cell_m), np.floor(layout.y_m[-1] / kind.cell_m) + 1).astype(np.int64)
-    ix = np.arange(np.floor(layout.x_m[0] / kind.cell_m), np.floor(layout.x_m[-1] / kind.cell_m) + 1).astype(np.int64)
+def target_sites(category: str, ys_m: Double, xs_m: Double, gsd_m: float, seed: int) -> tuple[Hash, Site, Site]:
+    """Return key, row and column of the pixels at which a category would have targets, whatever the ground there is.
+
+    Args:
+        category: of `TARGET_CATEGORIES`.
+        ys_m: (H,) world coordinates of the window's pixel rows in metres.
+        xs_m: (W,) the same for the columns.
+        gsd_m: metres per pixel.
+        seed: of the region's world.
+
+    Returns:
+        (M,) hashes, and (M,) indices of rows and columns; some lie up to a lattice cell outside the window.
+    """
+    kind = next(kind for kind in _KINDS if kind.category == category)
+    iy = np.arange(np.floor(ys_m[0] / kind.cell_m), np.floor(ys_m[-1] / kind.cell_m) + 1).astype(np.int64)
+    ix = np.arange(np.floor(xs_m[0] / kind.cell_m), np.floor(xs_m[-1] / kind.cell_m) + 1).astype(np.int64)
     key = lattice_hash(iy[:, None], ix[None, :], stream_seed(seed, kind.category))
     y_m = (iy[:, None] + 0.5 + kind.jitter * (unit(rehash(key, 0)).astype(np.float64) - 0.5)) * kind.cell_m
     x_m = (ix[None, :] + 0.5 + kind.jitter * (unit(rehash(key, 1)).astype(np.float64) - 0.5)) * kind.cell_m
     # the pixel from world coordinates first: rounding must not depend on where the window starts
-    y = np.floor(y_m / gsd_m).astype(np.int64) - int(np.floor(layout.y_m[0] / gsd_m))
-    x = np.floor(x_m / gsd_m).astype(np.int64) - int(np.floor(layout.x_m[0] / gsd_m))
-    kept = (unit(rehash(key, 2)) < kind.chance) & (y >= radius) & (x >= radius)
-    kept &= (y < height - radius) & (x < width - radius)
+    y = np.floor(y_m / gsd_m).astype(np.int64) - int(np.floor(ys_m[0] / gsd_m))
+    x = np.floor(x_m / gsd_m).astype(np.int64) - int(np.floor(xs_m[0] / gsd_m))
+    kept = unit(rehash(key, 2)) < kind.chance
+    return key[kept], y[kept], x[kept]
+
+
+def ground_of(category: str) -> int:
+    """Return the class id of the ground that targets of a category stand on."""
+    return next(kind.ground for kind in _KINDS if kind.category == category)
+
+
+def _find_kind(kind: _Kind, layout: Layout, gsd_m: float, seed: int) -> list[Target]:
+    height, width = layout.label.shape
+    radius = int(np.ceil(RADIUS_M / gsd_m))
+    keys, ys, xs = target_sites(kind.category, layout.y_m, layout.x_m, gsd_m, seed)
+    inside = (ys >= radius) & (xs >= radius) & (ys < height - radius) & (xs < width - radius)
     targets = []
-    for i, j in zip(*np.nonzero(kept), strict=True):
-        target = _place(kind, layout, key[i, j : j + 1], int(y[i, j]), int(x[i, j]), gsd_m)
+    for number in np.flatnonzero(inside):
+        target = _place(kind, layout, keys[number : number + 1], int(ys[number]), int(xs[number]), gsd_m)
         if target is not None:
             targets.append(target)
     return targets
