@@ -32,3 +32,14 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def realdata():
+    """Folder of real samples; a test that asks for it is skipped where there is none."""
+    from mmovseg.testing.realdata import realdata_root
+
+    folder = realdata_root()
+    if folder is None:
+        pytest.skip("no folder of real samples (MMOVSEG_REALDATA, default ../shared/data)")
+    return folder

@@ -33,13 +33,11 @@ from mmovseg.inference.scene.picture import check_drawable, draw_map
 from mmovseg.inference.scene.plan import ScenePlan, describe, make_plan
 from mmovseg.inference.scene.polygons import write_polygons
 from mmovseg.inference.scene.processes import is_main, local_size, on_main, rank, together, world_size
-from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
+from mmovseg.inference.scene.rasters import GDAL_CACHE_MIB, SceneInputs, ScenePair
 from mmovseg.inference.scene.report import area_note, class_report
 from mmovseg.inference.scene.stream import SceneStream, Timings
 from mmovseg.inference.scene.tiling import consecutive, share
 from mmovseg.inference.scene.windows import WindowModel
-
-_CACHE_MIB = 128  # of GDAL, see `ScenePair`
 
 
 @dataclass
@@ -224,7 +222,7 @@ def _estimate(scene: _Scene, *, finished: set[int]) -> dict[str, float]:
     windows = sum(len(batch) for batch in batches) * rows * left / world_size()
     layer_bytes = sum(layer.raw_bytes(1) for layer in stream.layers)
     by_model = max(peak_memory_mb(device) - before, 0.0) + plan.sums_bytes() / 2**20
-    beside = plan.part_bytes(layer_bytes) / 2**20 + _CACHE_MIB
+    beside = plan.part_bytes(layer_bytes) / 2**20 + GDAL_CACHE_MIB
     estimate = {"seconds": round(spent / len(batch) * windows, 1)}
     if device.type == "cuda":
         return estimate | {"memory_mib": round(beside, 1), "gpu_mib": round(by_model, 1)}

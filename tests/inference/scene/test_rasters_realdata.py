@@ -4,17 +4,8 @@ import numpy as np
 import pytest
 
 from mmovseg.inference.scene.rasters import SceneInputs, ScenePair
-from mmovseg.testing.realdata import realdata_root
 
 pytestmark = pytest.mark.realdata
-
-
-@pytest.fixture(scope="module")
-def root():
-    folder = realdata_root()
-    if folder is None:
-        pytest.skip("no folder of real samples (MMOVSEG_REALDATA, default ../shared/data)")
-    return folder
 
 
 def read_sar(optical, sar, bands=None):
@@ -22,8 +13,8 @@ def read_sar(optical, sar, bands=None):
         return scene, scene.read(0, 0, scene.grid.height, scene.grid.width)
 
 
-def test_a_complex_raster_on_a_turned_grid_lies_on_its_calibrated_twin(root):
-    folder = root / "spacenet6_rotterdam"
+def test_a_complex_raster_on_a_turned_grid_lies_on_its_calibrated_twin(realdata):
+    folder = realdata / "spacenet6_rotterdam"
     scene, complex_data = read_sar(folder / "opt_rgb_200.tif", folder / "slc_complex/sar_vv.tif")
     calibrated = read_sar(folder / "opt_rgb_200.tif", folder / "sar_quadpol_db_200.tif", bands=(4,))[1]
     assert scene.facts["sar"]["placed"] == "affine" and scene.facts["sar"]["samples_per_pixel"] == [2, 2]
@@ -36,8 +27,8 @@ def test_a_complex_raster_on_a_turned_grid_lies_on_its_calibrated_twin(root):
     assert max(found, key=found.get) == (0, 0) and found[0, 0] > 0.7
 
 
-def test_a_flood_is_dark_where_its_label_says(root):
-    folder, chip = root / "sen1floods11", "Spain_7370579"
+def test_a_flood_is_dark_where_its_label_says(realdata):
+    folder, chip = realdata / "sen1floods11", "Spain_7370579"
     optical = folder / f"S2Hand/{chip}_S2Hand.tif"
     inputs = SceneInputs(str(optical), str(folder / f"S1Hand/{chip}_S1Hand.tif"), optical_bands=(4, 3, 2))
     with ScenePair(inputs) as scene:
@@ -48,8 +39,8 @@ def test_a_flood_is_dark_where_its_label_says(root):
     assert np.nanmedian(window.sar[water, 0]) < np.nanmedian(window.sar[~water, 0]) - 5
 
 
-def test_scenes_of_one_place_on_two_grids(root):
-    folder = root / "ssl4eo_s12"
+def test_scenes_of_one_place_on_two_grids(realdata):
+    folder = realdata / "ssl4eo_s12"
     optical = sorted(folder.glob("s2a/*/*/B4.tif"))[0]
     scene, window = read_sar(optical, sorted(folder.glob("s1/*/*/VV.tif"))[0])
     assert scene.facts["sar"]["placed"] == "axes" and scene.facts["overlap_share"] > 0.95

@@ -9,21 +9,12 @@ import rasterio
 from rasterio.windows import Window
 
 from mmovseg.inference.scene import command
-from mmovseg.testing.realdata import realdata_root
 
 pytestmark = pytest.mark.realdata
 PROMPTS = "water, road, forest, city, farmland"
 SENTINEL_2 = ("--optical-bands", "4", "3", "2", "--gsd", "10")
 """The shipped model would see pixels of 2.5 m, for which there would be 16 times as much to compute."""
 MISSING = 255
-
-
-@pytest.fixture(scope="module")
-def root():
-    folder = realdata_root()
-    if folder is None:
-        pytest.skip("no folder of real samples (MMOVSEG_REALDATA, default ../shared/data)")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +84,8 @@ def expected_quality(optical, sar, *, optical_bands, sar_bands):
 
 
 @pytest.mark.slow
-def test_sen1floods11_on_degrees(root, predict):
-    (optical,), (sar,) = (list((root / "sen1floods11").rglob(f"*{name}Hand.tif")) for name in ("S2", "S1"))
+def test_sen1floods11_on_degrees(realdata, predict):
+    (optical,), (sar,) = (list((realdata / "sen1floods11").rglob(f"*{name}Hand.tif")) for name in ("S2", "S1"))
     _, quality, report = predict(optical, sar, *SENTINEL_2)
     expected = expected_quality(optical, sar, optical_bands=[4, 3, 2], sar_bands=[1, 2])
     np.testing.assert_array_equal(quality, expected)
@@ -104,8 +95,8 @@ def test_sen1floods11_on_degrees(root, predict):
 @pytest.mark.slow
 @pytest.mark.parametrize("season", ["s2_cloudfree", "s2_cloudy"])
 @pytest.mark.parametrize("name", ["ROIs2017_winter_112_p797.tif", "ROIs1970_fall_139_p839.tif"])
-def test_sen12mscr_clear_and_cloudy(root, predict, season, name):
-    folder = root / "sen12mscr"
+def test_sen12mscr_clear_and_cloudy(realdata, predict, season, name):
+    folder = realdata / "sen12mscr"
     labels, quality, report = predict(folder / season / name, folder / "s1" / name, *SENTINEL_2)
     assert (quality == 0).all() and (labels < MISSING).all()
     assert report["facts"]["gsd_m"] == pytest.approx(10, rel=0.01)
@@ -114,8 +105,8 @@ def test_sen12mscr_clear_and_cloudy(root, predict, season, name):
 
 
 @pytest.mark.slow
-def test_ssl4eo_grids_that_differ(root, predict, tmp_path):
-    places = root / "ssl4eo_s12"
+def test_ssl4eo_grids_that_differ(realdata, predict, tmp_path):
+    places = realdata / "ssl4eo_s12"
     optical_day, sar_day = (next(iter(sorted((places / kind / "0000200").iterdir()))) for kind in ("s2a", "s1"))
     optical = stack([optical_day / f"B{band}.tif" for band in (4, 3, 2)], tmp_path / "optical.tif")
     sar = stack([sar_day / f"{name}.tif" for name in ("VV", "VH")], tmp_path / "sar.tif")
@@ -137,8 +128,8 @@ def bounds(raster):
     return (box.left, box.bottom), (box.right, box.top)
 
 
-def test_spacenet6_holes_in_sar(root, predict):
-    folder = root / "spacenet6_rotterdam"
+def test_spacenet6_holes_in_sar(realdata, predict):
+    folder = realdata / "spacenet6_rotterdam"
     optical, sar = folder / "opt_rgb_200.tif", folder / "sar_quadpol_db_200.tif"
     _, quality, _ = predict(optical, sar, "--sar-bands", "4", "3")
     with rasterio.open(sar) as file:
@@ -150,8 +141,8 @@ def test_spacenet6_holes_in_sar(root, predict):
 
 
 @pytest.mark.parametrize("name", [pytest.param("sar_hh", marks=pytest.mark.slow), "sar_vv"])
-def test_spacenet6_complex_and_rotated(root, predict, name):
-    folder = root / "spacenet6_rotterdam"
+def test_spacenet6_complex_and_rotated(realdata, predict, name):
+    folder = realdata / "spacenet6_rotterdam"
     sar = folder / "slc_complex" / f"{name}.tif"
     _, quality, report = predict(folder / "opt_rgb_200.tif", sar)
     with rasterio.open(folder / "opt_rgb_200.tif") as seen, rasterio.open(sar) as heard:
@@ -169,8 +160,8 @@ def test_spacenet6_complex_and_rotated(root, predict, name):
 
 
 @pytest.mark.slow
-def test_a_complex_raster_alone_keeps_its_rotation(root, predict):
-    sar = root / "spacenet6_rotterdam" / "slc_complex" / "sar_vv.tif"
+def test_a_complex_raster_alone_keeps_its_rotation(realdata, predict):
+    sar = realdata / "spacenet6_rotterdam" / "slc_complex" / "sar_vv.tif"
     _, quality, _ = predict(None, sar)
     assert set(np.unique(quality)) <= {1, 3}  # no optical raster: only SAR speaks
     with rasterio.open(sar) as file:
@@ -179,8 +170,8 @@ def test_a_complex_raster_alone_keeps_its_rotation(root, predict):
 
 
 @pytest.mark.slow
-def test_a_cloud_mask_is_told_and_withheld(root, predict, tmp_path):
-    folder, name = root / "sen12mscr", "ROIs1970_fall_139_p839.tif"
+def test_a_cloud_mask_is_told_and_withheld(realdata, predict, tmp_path):
+    folder, name = realdata / "sen12mscr", "ROIs1970_fall_139_p839.tif"
     optical = folder / "s2_cloudy" / name
     with rasterio.open(optical) as file:
         bright = (file.read(2) > 2500).astype(np.uint8)
