@@ -21,7 +21,8 @@ from mmovseg.data.miniearth.domain import Domain, get_domain
 from mmovseg.data.miniearth.layout import Layout, survey
 from mmovseg.data.miniearth.noise import Double, pixel_axis, stream_seed
 from mmovseg.data.miniearth.regions import REGIONS, TARGET_CATEGORIES
-from mmovseg.data.miniearth.targets import RADIUS_M, Site, find_targets, ground_of, target_sites
+from mmovseg.data.miniearth.sites import likely_sites
+from mmovseg.data.miniearth.targets import RADIUS_M, Site, find_targets
 from mmovseg.data.sample import DatasetDict
 from mmovseg.errors import UserError
 
@@ -31,7 +32,6 @@ DEFAULT_CHIPS: dict[str, int] = {"train": 1500, "val": 300, "test": 300}
 
 _BLOCK_PX = 1024  # what is searched at once
 _MAX_CHIP_PX = 256
-_STEP = 4  # of the first look, pixels
 _PER_BLOCK = 8  # chips of one category at most, so that they come from many places
 _AT_ONCE = 6  # sites that are looked at together: more pixels, fewer calls
 _IDLE_BLOCKS = 20  # a category that so many blocks in a row do not show is not there
@@ -118,16 +118,7 @@ class _Ground:
     def __init__(self, search: _Search, row: int, col: int) -> None:
         self.search, self.row, self.col = search, row, col
         self.seed = stream_seed(search.seed, search.domain.region)
-        ys, xs = self._axes(row, col, _BLOCK_PX)
-        layout = survey(ys[_STEP // 2 :: _STEP], xs[_STEP // 2 :: _STEP], REGIONS[search.domain.region], self.seed)
-        self.sites: dict[str, Site] = {}
-        for category in TARGET_CATEGORIES:
-            _, y, x = target_sites(category, ys, xs, search.domain.gsd_m, self.seed)
-            inside = (y >= 0) & (x >= 0) & (y < _BLOCK_PX) & (x < _BLOCK_PX)
-            y, x = y[inside], x[inside]
-            fits = layout.apron if category == "aircraft" else layout.label == ground_of(category)
-            kept = fits[y // _STEP, x // _STEP]
-            self.sites[category] = np.stack([y[kept], x[kept]], axis=1)
+        self.sites = likely_sites(search.domain, row, col, _BLOCK_PX, seed=search.seed)
 
     def _axes(self, row: int, col: int, count: int) -> tuple[Double, Double]:
         gsd_m = self.search.domain.gsd_m

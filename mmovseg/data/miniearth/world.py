@@ -116,32 +116,6 @@ def render(
     return scene
 
 
-def window_targets(
-    domain: str | Domain | dict[str, Any], row: int, col: int, height: int, width: int, *, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Return the targets of a window as `render` would, without painting it: a third of the time.
-
-    Args:
-        domain: name, `Domain` or its dict.
-        row: first world pixel row.
-        col: first world pixel column.
-        height: rows, 1 .. 512.
-        width: columns, 1 .. 512.
-        seed: which world.
-
-    Raises:
-        UserError: unknown domain.
-        ValueError: the window is empty or larger than one tile of `render`.
-    """
-    if not (1 <= height <= TILE_PX and 1 <= width <= TILE_PX):
-        raise ValueError(f"targets are looked for in windows of 1 .. {TILE_PX} pixels a side, got {height} x {width}")
-    seen = get_domain(domain)
-    margin = margin_px(seen)
-    layout, seed_here = _survey_window(seen, row, col, height, width, seed)
-    found = boxes(find_targets(layout, seen, seed_here), margin, margin, height, width)
-    return clip_boxes(found, height, width)
-
-
 def _survey_window(domain: Domain, row: int, col: int, height: int, width: int, seed: int) -> tuple[Layout, int]:
     """Return the ground of a window with its margin, and the seed of the region's own world."""
     margin = margin_px(domain)
