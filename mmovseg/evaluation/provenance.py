@@ -8,7 +8,17 @@ from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("mmovseg", "torch", "torchvision", "detectron2", "timm", "open_clip_torch", "numpy", "rasterio")
+_PACKAGES = (
+    "mmovseg",
+    "torch",
+    "torchvision",
+    "detectron2",
+    "timm",
+    "open_clip_torch",
+    "numpy",
+    "rasterio",
+    "pycocotools",
+)
 
 
 @lru_cache(maxsize=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.modeling import Backbone
@@ -30,15 +30,15 @@ class Detector(GeneralizedRCNN):
         backbone: encoder; its maps are what `proposal_generator` and `roi_heads` name.
         proposal_generator: Detectron2's `RPN`.
         roi_heads: Detectron2's `StandardROIHeads`, or others.
-        norm: normalisation of the pixels of `sensor`.
+        norms: sensor -> normalisation of its pixels; that of `sensor` is used.
         sensor: which raster is read: ``optical`` or ``sar``.
         categories: names of the classes, in the order of the class ids.
         size_multiple: images are padded at the right and the bottom to a multiple of this; None = of the encoder's
             unit.
-        input_contract: what is stored with the weights.
+        input_contract: what is stored with the weights, without the sensor that is not read.
 
     Raises:
-        UserError: an unknown sensor, or another number of categories than the heads have.
+        UserError: an unknown sensor or one without `norms`, or another number of categories than the heads have.
     """
 
     def __init__(
@@ -47,20 +47,20 @@ class Detector(GeneralizedRCNN):
         backbone: Backbone,
         proposal_generator: nn.Module,
         roi_heads: nn.Module,
-        norm: PixelNorm | SourceNorm,
+        norms: Mapping[Sensor, PixelNorm | SourceNorm],
         sensor: Sensor,
         categories: Sequence[str],
         size_multiple: int | None = None,
         input_contract: InputContract | None = None,
     ) -> None:
-        if sensor not in _KEYS:
-            raise UserError(f"model.sensor is '{sensor}' but must be one of: {', '.join(_KEYS)}")
+        if sensor not in _KEYS or sensor not in norms:
+            raise UserError(f"model.sensor is '{sensor}' but must be one of those in model.norms: {', '.join(norms)}")
         if len(categories) != roi_heads.num_classes:
             raise UserError(
                 f"model.categories has {len(categories)} names, but model.roi_heads.num_classes is "
                 f"{roi_heads.num_classes}"
             )
-        # its constants would be of one source; `norm` does that work
+        # the base normalises images of one shape by constants of its own; `preprocess_image` here does otherwise
         super().__init__(
             backbone=backbone,
             proposal_generator=proposal_generator,
@@ -68,9 +68,9 @@ class Detector(GeneralizedRCNN):
             pixel_mean=(0.0,),
             pixel_std=(1.0,),
         )
-        self.norm, self.sensor, self.categories = norm, sensor, tuple(categories)
+        self.norm, self.sensor, self.categories = norms[sensor], sensor, tuple(categories)
         self.size_multiple = size_multiple or backbone.size_divisibility
-        self.input_contract = input_contract.to_dict() if input_contract is not None else None
+        self.input_contract = None if input_contract is None else {**input_contract.to_dict(), _other(sensor): None}
         for name, embedding in getattr(backbone, "embed", nn.ModuleDict()).items():
             if name != sensor:
                 embedding.requires_grad_(False)
@@ -122,3 +122,7 @@ class Detector(GeneralizedRCNN):
     def device(self) -> torch.device:
         """Where the constants lie, and with them the model."""
         return self.norm.device
+
+
+def _other(sensor: Sensor) -> Sensor:
+    return "sar" if sensor == "optical" else "optical"
