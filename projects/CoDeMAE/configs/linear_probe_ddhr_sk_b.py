@@ -1,0 +1,28 @@
+"""Linear probe on DDHR South Korea, HiViT-B, 10 shots a class: which classes cover at least a tenth of the image.
+
+Train and test are those of `datasets/prepare_ddhr_sk.py`; the release has its own lists, which are not at hand.
+"""
+
+from mmovseg.config import LazyCall as L
+from mmovseg.config import get_config
+from mmovseg.data.datasets import get_dataset
+from mmovseg.data.vocabulary import get_vocabulary
+from mmovseg.projects.codemae.data.labels import MultiHot, RasterLabels, multi_hot_classes
+
+_base = get_config("projects/CoDeMAE/configs/common/linear_probe.py")
+_data = get_config("projects/CoDeMAE/configs/common/classification_data.py")
+model, dataloader, train, optimizer, lr_multiplier = (
+    _base[key] for key in ("model", "dataloader", "train", "optimizer", "lr_multiplier")
+)
+_vocabulary = L(get_vocabulary)(dataset="ddhr_sk")
+_labels = L(MultiHot)(vocabulary=_vocabulary, min_share=0.1)
+
+model.sar_norm, model.optical_norm = _data.norms.ddhr_sk.sar, _data.norms.ddhr_sk.optical
+dataloader.train.dataset.dataset = L(get_dataset)(name="ddhr_sk_train")
+dataloader.train.dataset.labels = L(RasterLabels)(rule=_labels, reader=_data.reader8)
+dataloader.test.dataset = L(get_dataset)(name="ddhr_sk_val")
+dataloader.train.mapper.labels = dataloader.test.mapper.labels = _labels
+dataloader.evaluator.dataset_name = "ddhr_sk_val"
+dataloader.evaluator.classes = L(multi_hot_classes)(vocabulary=_vocabulary)
+dataloader.evaluator.multi_label = True
+train.output_dir = "output/codemae/linear_probe_ddhr_sk_b"
