@@ -16,6 +16,7 @@ from PIL import Image
 from mmovseg.config import get_config, instantiate, load_config
 from mmovseg.data.vocabulary import vocabulary_from_file
 from mmovseg.doctor import FOUNDATION_WEIGHTS
+from mmovseg.engine.benchmark.brief import to_brief_markdown
 from mmovseg.engine.benchmark.report import to_markdown as benchmark_markdown
 from mmovseg.engine.benchmark.results import Results
 from mmovseg.engine.cost_table import cost_markdown, read_cost_table
@@ -47,6 +48,7 @@ def generated_blocks() -> dict[tuple[str, str, str], str]:
     flood_counts = read_counts(ROOT / "results/ombria.csv")
     contract = instantiate(get_config("common/models/mmovseg_xs.py").input_contract).to_dict()
     cost = read_cost_table(ROOT / "configs/tables/table_a2.json")
+    benchmark = Results(ROOT / "results/benchmark.json")
     measured = {"cmu_encoders": "cmu_encoders", "table_a3": "miniearth"}  # table -> its rows; all others share theirs
     cmu = {
         ("projects/CMU/README.md", f"table:{name}", "table"): to_markdown(
@@ -64,7 +66,8 @@ def generated_blocks() -> dict[tuple[str, str, str], str]:
         ("README.md", "table:miniearth", "table"): to_markdown(table, read_rows(ROOT / "results/miniearth.csv")),
         ("docs/robustness.md", "table:robustness-whole", "table"): sweep_text,
         ("docs/floods.md", "table:ombria-whole", "table"): folds_markdown(floods, flood_counts),
-        ("docs/speed.md", "table:benchmark", "table"): benchmark_markdown(Results(ROOT / "results/benchmark.json")),
+        ("docs/speed.md", "table:benchmark", "table"): benchmark_markdown(benchmark),
+        ("README.md", "table:benchmark-brief", "table"): to_brief_markdown(benchmark),
         ("MODEL_ZOO.md", "zoo", "zoo"): zoo_markdown(zoo_records()),
         ("MODEL_ZOO.md", "contract", "contract"): contract_markdown({"input_contract": json.dumps(contract)}),
     }

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mmovseg.engine.benchmark import suite
+from mmovseg.engine.benchmark.brief import to_brief_markdown
 from mmovseg.engine.benchmark.ratios import ratios_of
 from mmovseg.engine.benchmark.report import to_markdown
 from mmovseg.engine.benchmark.results import Results
@@ -209,3 +210,19 @@ def test_the_report_states_every_row_and_what_is_behind_it(run):
     assert len(tables) == 5
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_the_brief_table_has_a_column_a_machine(run, tmp_path):
+    run(), run(only=["scene/xs"], threads=1)
+    assert to_brief_markdown(Results(tmp_path / "benchmark.json")).splitlines() == [
+        "|  | toy, 2 threads | toy, 1 thread |",
+        "| --- | --- | --- |",
+        "| inference, one image of 384 px | 2 s, 1,012 MiB, 0.50 of the rate of matrix products |  |",
+        "| training step, one image | 4 s, 1,012 MiB, 0.75 of the rate of matrix products |  |",
+        "| 150 classes instead of 20 | 8.22 x the time, 1.25 x the memory |  |",
+        "| 847 classes instead of 20 | 46.94 x the time, 2.59 x the memory |  |",
+        "| loaders of training pairs | at least 64 x the images that training takes in |  |",
+        "| reading a scene | at least 32 x the images that inference takes in |  |",
+        "| evaluator | 32 x the images that inference takes in |  |",
+        "| a scene, SAR warped | 2.00 x the model's time in it | 2.00 x the model's time in it |",
+    ]
