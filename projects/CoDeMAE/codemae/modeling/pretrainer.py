@@ -233,9 +233,13 @@ class CoDeMAE(nn.Module):
 
     def views(self, inputs: Sequence[ModelInput]) -> dict[Sensor, View]:
         """Batch and normalise the sensors that the inputs have."""
-        norms = {"optical": self.optical_norm, "sar": self.sar_norm}
-        found = {s: batch_view(inputs, *_KEYS[s], norms[s], self.unit_size) for s in SENSORS}
-        return {sensor: view for sensor, view in found.items() if view is not None}
+        # The SAR image of an input that is no pair may be of another source than the optical one.
+        of_sar = [{**item, "source": item["sar_source"]} if "sar_source" in item else item for item in inputs]
+        found = {
+            "optical": batch_view(inputs, *_KEYS["optical"], self.optical_norm, self.unit_size),
+            "sar": batch_view(cast(Any, of_sar), *_KEYS["sar"], self.sar_norm, self.unit_size),
+        }
+        return {cast(Sensor, sensor): view for sensor, view in found.items() if view is not None}
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Units of images (N, C, H, W): (h, w)."""
