@@ -307,3 +307,11 @@ def test_wrong_images_are_refused():
         model.encode({"lidar": batch["sar"]})
     with pytest.raises(ValueError, match="keep has 1 rows for 2 images"):
         model.encode(batch, keep=torch.tensor([[0, 1]]))
+
+
+def test_images_by_sensor_give_the_maps_of_separate_calls():
+    model, batch = tiny(out_features=("p2", "p16", "tokens")), images(24, 40, count=2)
+    together = model(batch)
+    for sensor, rows in (("optical", slice(0, 2)), ("sar", slice(2, 4))):
+        for name, level in model(batch[sensor], sensor).items():
+            torch.testing.assert_close(together[name][rows], level, rtol=1e-5, atol=1e-5)
