@@ -6,6 +6,7 @@ JSON that configs read; projects/CMU/README.md says how.
 
     tools/compute_statistics.py --dataset miniearth_train --max-samples 2000 --output output/miniearth.json
     tools/compute_statistics.py --config-file projects/CMU/configs/common/cmu_data.py --workers 8 --output cmu.json
+    tools/compute_statistics.py --config-file my_config.py --base ospretrain --output ospretrain_and_mine.json
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="reading processes (default: this one)")
     parser.add_argument("--update", action="store_true", help="keep the other sources of an existing file")
+    parser.add_argument("--base", metavar="NAME", help="keep the other sources of this file or shipped statistics")
     parser.add_argument("--quiet", action="store_true", help="draw no progress bar")
     parser.add_argument("--output", required=True, metavar="FILE.json", help="file to write")
     parser.add_argument("overrides", nargs="*", help="with --config-file: key=value")
@@ -57,6 +59,8 @@ def from_config(args: argparse.Namespace) -> tuple[Sequence[dict[str, Any]], Rea
     if not isinstance(node, DictConfig) or "mapper" not in node:
         raise UserError(f"config '{args.config_file}' has no loader 'dataloader.{args.loader}' with a mapper")
     name = node.dataset.get("name") if isinstance(node.dataset, DictConfig) else None
+    if isinstance(node.dataset, DictConfig) and "statistics" in node.dataset:
+        node.dataset.statistics = None  # a data set that checks them would refuse the source that is to be measured
     reader: Reader = instantiate(node.mapper.reader)
     return instantiate(node.dataset), reader, _source_name(str(name or "data"))
 
@@ -100,7 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f"overrides such as '{args.overrides[0]}' need --config-file")
     if not args.output.endswith(".json"):
         raise UserError(f"statistics are written as .json, but --output is '{args.output}'")
-    before = read_statistics(args.output) if args.update and Path(args.output).exists() else {}
+    if args.update and args.base:
+        raise UserError(f"--update keeps what is in --output, --base what is in '{args.base}'; give one of them")
+    kept = args.base or (args.output if args.update and Path(args.output).exists() else None)
+    before = read_statistics(kept) if kept else {}
     dataset, reader, name = from_config(args) if args.config_file else from_dataset(args)
     found = compute_statistics(
         dataset,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mmovseg.data.statistics import ModalityStatistics, read_statistics
 from mmovseg.errors import UserError
@@ -82,7 +82,7 @@ def contract_of_sources(
     *,
     statistics: str,
     bands: Sequence[str],
-    optical: ModalityContract | None = None,
+    optical: ModalityContract | Literal["by source"] | None = None,
     sources: Sequence[str | Mapping[str, Any]] | None = None,
     gsd_m: tuple[float, float] | None = None,
     train_size: int | None = None,
@@ -95,7 +95,8 @@ def contract_of_sources(
     Args:
         statistics: file or shipped name, see `mmovseg.data.statistics.read_statistics`.
         bands: names of the SAR channels that all sources give, in order.
-        optical: of the teacher, whose normalisation is that of its own training for all sources.
+        optical: of the teacher, whose normalisation is that of its own training for all sources; "by source" where
+            optical images are normalised by source as well, then a source may have one modality alone.
         sources: which: names, or sources as `mix_datasets` takes them, of which those with the ratio 0 do not count.
             None = all of the statistics.
         gsd_m: see `InputContract`.
@@ -104,37 +105,59 @@ def contract_of_sources(
     Raises:
         UserError: the statistics are missing or lack a source, or sources differ in unit or number of bands.
     """
-    table = {name: source for name, source in read_statistics(statistics).items() if source.sar is not None}
-    names = list(table) if sources is None else _names(sources)
+    table = read_statistics(statistics)
+    by_source = optical == "by source"
+    usable = [name for name, found in table.items() if found.sar is not None or (by_source and found.optical)]
+    names = usable if sources is None else _names(sources)
     parts = []
     for name in names:
-        found = table[name].sar if name in table else None
-        if found is None:
-            raise UserError(f"statistics '{statistics}' have no SAR of {name}; they have: {', '.join(table)}")
-        if len(found.bands) != len(bands):
+        if name not in usable:
+            what = "figures" if by_source else "SAR"
+            raise UserError(f"statistics '{statistics}' have no {what} of {name}; they have: {', '.join(usable)}")
+        found = table[name]
+        if found.sar is not None and len(found.sar.bands) != len(bands):
             raise UserError(
-                f"statistics '{statistics}' of source '{name}' have {len(found.bands)} SAR bands, not {len(bands)}"
+                f"statistics '{statistics}' of source '{name}' have {len(found.sar.bands)} SAR bands, not {len(bands)}"
             )
-        parts.append(SourceContract(name, sar=_of_statistics(found, table[name].sensor or name)))
-    sars = [part.sar for part in parts if part.sar is not None]
-    units = sorted({sar.unit for sar in sars})
+        sensor = found.sensor or name
+        parts.append(
+            SourceContract(
+                name,
+                optical=_of_statistics(found.optical, sensor) if by_source and found.optical else None,
+                sar=_of_statistics(found.sar, sensor) if found.sar else None,
+            )
+        )
+    if by_source:
+        opticals = [part.optical for part in parts if part.optical is not None]
+        optical = _of_all(statistics, "optical images", opticals, ("red", "green", "blue"))
+    return InputContract(
+        optical=optical if isinstance(optical, ModalityContract) else None,
+        sar=_of_all(statistics, "SAR", [part.sar for part in parts if part.sar is not None], bands),
+        gsd_m=tuple(gsd_m) if gsd_m is not None else None,  # type: ignore[arg-type]
+        train_size=train_size,
+        sources=tuple(parts),
+    )
+
+
+def _of_all(
+    statistics: str, what: str, parts: Sequence[ModalityContract], bands: Sequence[str]
+) -> ModalityContract | None:
+    """Return what the sources of one modality have in common, None if there are none."""
+    units = sorted({part.unit for part in parts})
+    if not parts and what != "SAR":
+        return None
     if len(units) != 1:
-        raise UserError(f"statistics '{statistics}' must have one unit of SAR for all sources, got: {', '.join(units)}")
-    mean, std = _of_equal_parts(sars)
-    whole = ModalityContract(
-        sensor=", ".join(sar.sensor for sar in sars),
+        raise UserError(
+            f"statistics '{statistics}' must have one unit of {what} for all sources, got: {', '.join(units)}"
+        )
+    mean, std = _of_equal_parts(parts)
+    return ModalityContract(
+        sensor=", ".join(part.sensor for part in parts),
         bands=tuple(bands),
         unit=units[0],
         mean=mean,
         std=std,
-        clip=sars[0].clip if len({sar.clip for sar in sars}) == 1 else None,
-    )
-    return InputContract(
-        optical=optical,
-        sar=whole,
-        gsd_m=tuple(gsd_m) if gsd_m is not None else None,  # type: ignore[arg-type]
-        train_size=train_size,
-        sources=tuple(parts),
+        clip=parts[0].clip if len({part.clip for part in parts}) == 1 else None,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -178,8 +179,10 @@ class _Summarise:
         raw = self.reader(wanted)  # type: ignore[arg-type]
         source = str(dataset_dict.get("source", self.default_source))
         found: dict[str, Any] = {"source": source, "file_name": str(dataset_dict.get("file_name", "?"))}
-        for modality in ("optical", "sar"):
+        for modality, key in (("optical", "file_name"), ("sar", "sar_file_name")):
             raster = getattr(raw, modality)
+            if "world" in dataset_dict and key not in dataset_dict:
+                continue  # a generated window always has both views, but this one stands for an image of the other
             if raster is not None:
                 unit, bands = _describe(self.reader, dataset_dict, raw, modality)
                 found[modality] = (summarise(raster, getattr(raw, f"{modality}_valid")), unit, bands)
@@ -231,11 +234,11 @@ def compute_statistics(
             sums.setdefault(key, RunningStatistics()).add(summary, source=found["file_name"])
             if known != (unit, bands):
                 raise UserError(f"'{found['file_name']}' is {unit} {bands}, but source '{source}' began with {known}")
-    sizes = {name: sum(item.get("source", default_source) == name for item in dataset) for name in samples}
+    sizes = _sizes(dataset, default_source)
     return {
         source: SourceStatistics(
             samples=count,
-            origin=f"measured on {count} of {sizes[source]} pairs",
+            origin=f"measured on {count} of {sizes[source]}",
             sensor=source,
             **{
                 modality: sums[key].finish(unit=facts[key][0], bands=facts[key][1], with_clip=modality == "sar")
@@ -328,6 +331,18 @@ def _spread(dataset: Sequence[dict[str, Any]], default_source: str, most: int | 
         for position in range(min(most, len(indices)))
     ]
     return [dataset[index] for index in taken]
+
+
+def _sizes(dataset: Sequence[dict[str, Any]], default_source: str) -> dict[str, str]:
+    """Return how much there is of each source, in words: pairs, or images where some have no partner."""
+    counts: Counter[str] = Counter()
+    unpaired = set()
+    for item in dataset:
+        source = str(item.get("source", default_source))
+        counts[source] += 1
+        if ("file_name" in item) != ("sar_file_name" in item):
+            unpaired.add(source)
+    return {source: f"{count} {'images' if source in unpaired else 'pairs'}" for source, count in counts.items()}
 
 
 def _describe(

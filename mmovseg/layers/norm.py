@@ -79,12 +79,19 @@ class SourceNorm(nn.Module):
     Args:
         norms: by the name of the source.
         default: source of inputs that name none; None = they are refused.
+        modality: of what is normalised; with "sar" the `sar_source` of an input goes before its `source`.
 
     Raises:
         UserError: no source, sources that differ in channels, or a default that is none of them.
     """
 
-    def __init__(self, *, norms: Mapping[str, PixelNorm], default: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        norms: Mapping[str, PixelNorm],
+        default: str | None = None,
+        modality: Literal["optical", "sar"] | None = None,
+    ) -> None:
         super().__init__()
         if not norms:
             raise UserError("normalisation by source needs at least one source")
@@ -97,6 +104,7 @@ class SourceNorm(nn.Module):
         self.norms = nn.ModuleDict({_key(name): norm for name, norm in norms.items()})
         self.sources = tuple(norms)
         self.default = default
+        self.modality = modality
 
     @property
     def device(self) -> torch.device:
@@ -110,6 +118,8 @@ class SourceNorm(nn.Module):
             UserError: it names no source, or one that has no statistics here.
         """
         source = item.get("source", self.default)
+        if self.modality == "sar":
+            source = item.get("sar_source", source)
         if source is None or source not in self.sources:
             said = "names no source" if source is None else f"is of source '{source}'"
             raise UserError(
@@ -148,4 +158,4 @@ def norm_of_sources(
         if min(found.std) <= 0:
             raise UserError(f"statistics '{statistics}': a {modality} channel of source '{name}' has the deviation 0")
         norms[name] = PixelNorm(mean=found.mean, std=found.std, clip=found.clip)
-    return SourceNorm(norms=norms, default=default)
+    return SourceNorm(norms=norms, default=default, modality=modality)
