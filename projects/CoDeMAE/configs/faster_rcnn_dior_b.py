@@ -28,7 +28,7 @@ model.sensor = "optical"
 model.norms = dict(optical=L(PixelNorm)(mean=_contract.mean, std=_contract.std))
 model.input_contract = L(InputContract)(optical=_contract, sar=None, train_size=800)
 model.backbone.in_chans = dict(optical=3)
-model.backbone.weights = "output/codemae/b/model_final.safetensors"
+model.backbone.weights = "data/codemae/codemae_b.safetensors"
 model.categories = [
     "airplane",
     "airport",

@@ -19,12 +19,12 @@ dataloader = get_config("projects/CoDeMAE/configs/common/data_detection_minieart
 
 _levels = ["p2", "p4", "p8", "p16", "p32"]
 _strides = [2, 4, 8, 16, 32]
-_channels = 32
 
 model.backbone = get_config("projects/CoDeMAE/configs/common/encoders.py").hivit_xs
 model.backbone.sensor = "${..sensor}"
 model.backbone.out_features = _levels
 model.backbone.weights = "output/codemae/xs/model_final.safetensors"
+_channels = model.backbone.pyramid_dim
 model.norms = dict(optical=_xs.optical_norm, sar=_xs.sar_norm)
 model.input_contract = _xs.input_contract
 model.sensor = "sar"
