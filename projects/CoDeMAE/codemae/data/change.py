@@ -16,7 +16,7 @@ import numpy as np
 
 from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.readers import sar_unit_of
-from mmovseg.data.sample import DatasetDict, RawSample, Reader
+from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample, Reader
 from mmovseg.data.sar import SarUnit
 from mmovseg.errors import UserError
 
@@ -34,6 +34,8 @@ _HETERO_FILES = {  # scene -> role -> file; the sensor of each date follows from
     "yellow_B": {"sar_before_file_name": "t1_sar.png", "sar_file_name": "t2_sar.png"},
     "yellow_C": {"sar_before_file_name": "t1_sar.png", "sar_file_name": "t2_sar.png"},
 }
+# Besides 0 and 255 the map of yellow_C holds 34 in a corner, which nobody explains.
+_HETERO_LABELS = {0: 0, 34: IGNORE_LABEL, 255: 1}
 
 
 def load_bright(
@@ -117,7 +119,7 @@ def load_hetero_cd(
     missing = [path for path in paths.values() if not path.is_file()]
     if missing:
         raise UserError(f"change scene '{scene}' is not there: '{missing[0]}' does not exist")
-    item: dict[str, Any] = {key: str(path) for key, path in paths.items()}
+    item: dict[str, Any] = {**{key: str(path) for key, path in paths.items()}, "label_map": dict(_HETERO_LABELS)}
     if part == "all":
         return [{**item, "image_id": scene}]
     height, width = _size(paths["sem_seg_file_name"])
