@@ -131,6 +131,14 @@ def test_fine_tuning_moves_everything_and_decays_by_layer():
     assert groups[id(model.head.linear.weight)] == (1.0, 0.1) and groups[id(model.head.norm.weight)] == (1.0, 0.0)
 
 
+def test_what_no_image_goes_through_does_not_learn():
+    model = make(tiny_encoder(pyramid_dim=8), sensor="sar").train()
+    model(inputs())["loss_classification"].backward()
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert not any(name.startswith(("encoder.embed.optical", "encoder.pyramid")) for name in learning)
+
+
 def test_losses_are_the_textbook_ones():
     model, batch = make(label_smoothing=0.1), inputs()
     scores = torch.randn(4, 3)

@@ -170,6 +170,7 @@ class ImageClassifier(nn.Module):
         if freeze_encoder:
             encoder.requires_grad_(False)
             encoder.eval()
+        _freeze_unused(encoder, self.sensors)
         self.register_load_state_dict_post_hook(lambda module, _: module._features.clear())
 
     def train(self, mode: bool = True) -> ImageClassifier:
@@ -295,6 +296,16 @@ class ImageClassifier(nn.Module):
         # mixed targets are smoothed already
         smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing
         return F.cross_entropy(scores.float(), targets, label_smoothing=smoothing)
+
+
+def _freeze_unused(encoder: nn.Module, sensors: Sequence[str]) -> None:
+    """Freeze the embeddings of other sensors and the pyramid: they get no gradient, for which DDP would wait."""
+    for name, embedding in encoder.embed.items():  # type: ignore[operator, union-attr]
+        if name not in sensors:
+            embedding.requires_grad_(False)
+    pyramid = getattr(encoder, "pyramid", None)
+    if pyramid is not None:
+        pyramid.requires_grad_(False)
 
 
 def _view_of(item: ModelInput) -> tuple[str, str, int] | None:
