@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw what the model sees after augmentation: optical | clear | SAR | cloud opacity | labels.
+"""Draw what the model sees after augmentation: optical | clear | SAR | cloud opacity | labels | objects in boxes.
 
 Examples:
     python tools/visualize_data.py --dataset miniearth_train --clouds varied --output output/data
@@ -28,6 +28,7 @@ from mmovseg.data.sample import ModelInput
 from mmovseg.data.sar import SarUnit
 from mmovseg.data.vocabulary import Vocabulary, get_vocabulary
 from mmovseg.errors import UserError, exit_on_user_error
+from mmovseg.visualization.boxes import draw_boxes
 from mmovseg.visualization.draw import color_labels, optical_to_rgb, overlay, sar_to_rgb
 from mmovseg.visualization.figure import (
     FAINT,
@@ -128,7 +129,17 @@ def panels(
             cells["labels over image"] = overlay(below, colors)
         else:  # evaluation may resize the image, but never the label
             cells["labels"] = colors
+    if "instances" in item:
+        cells.update(_objects(item, cells.get("optical", cells.get("SAR"))))
     return cells
+
+
+def _objects(item: ModelInput, image: np.ndarray | None) -> Cells:
+    """Return the boxes over the image, one colour a class; nothing where evaluation resized the image but not them."""
+    found = item["instances"]
+    if image is None or image.shape[:2] != found.image_size:
+        return {}
+    return {"objects": draw_boxes(image, found.gt_boxes.tensor.numpy(), found.gt_classes.tolist())}
 
 
 def draw_page(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import visualize_data
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from mmovseg.data.vocabulary import get_vocabulary
@@ -64,6 +65,18 @@ def test_panels_hold_what_the_model_gets():
         {"sar": sar, "sem_seg": torch.zeros(4, 4, dtype=torch.long)}, get_vocabulary("oem")
     )
     assert list(only_sar) == ["SAR", "labels"] and only_sar["SAR"][0, :, 0].tolist() == [0, 255]
+
+
+def test_objects_are_drawn_over_the_image_of_their_size():
+    found = Instances((20, 30))
+    found.gt_boxes, found.gt_classes = Boxes(torch.tensor([[5.0, 4.0, 15.0, 12.0]])), torch.tensor([1])
+    item = {"image": torch.zeros(3, 20, 30, dtype=torch.uint8), "instances": found}
+    drawn = visualize_data.panels(item, None)["objects"]
+    scale = drawn.shape[1] // 30
+    assert drawn.shape == (20 * scale, 30 * scale, 3)
+    assert drawn[8 * scale, 4 * scale].max() > 200 and drawn[8 * scale, 10 * scale].max() == 0
+    resized = {**item, "image": torch.zeros(3, 40, 60, dtype=torch.uint8)}
+    assert list(visualize_data.panels(resized, None)) == ["optical"]
 
 
 def test_of_two_dates_the_later_is_under_the_labels():
