@@ -19,9 +19,9 @@ import numpy as np
 from mmovseg.data.miniearth.dataset import MIN_SIZE, SPLITS, window_position, windows_per_side
 from mmovseg.data.miniearth.domain import Domain, get_domain
 from mmovseg.data.miniearth.layout import Layout, survey
-from mmovseg.data.miniearth.noise import Double, pixel_axis, stream_seed
+from mmovseg.data.miniearth.noise import pixel_axis, stream_seed
 from mmovseg.data.miniearth.regions import REGIONS, TARGET_CATEGORIES
-from mmovseg.data.miniearth.sites import likely_sites
+from mmovseg.data.miniearth.sites import STEP_PX, likely_sites
 from mmovseg.data.miniearth.targets import RADIUS_M, Site, find_targets
 from mmovseg.data.sample import DatasetDict
 from mmovseg.errors import UserError
@@ -30,11 +30,11 @@ ChipSensor = Literal["optical", "sar", "both"]
 CHIP_SENSORS: tuple[ChipSensor, ...] = get_args(ChipSensor)
 DEFAULT_CHIPS: dict[str, int] = {"train": 1500, "val": 300, "test": 300}
 
-_BLOCK_PX = 1024  # what is searched at once
+_BLOCK_M, _BLOCK_PX = 2560.0, (512, 1024)  # what is searched at once: so many metres within so many pixels
 _MAX_CHIP_PX = 256
-_PER_BLOCK = 8  # chips of one category at most, so that they come from many places
+_TRIED, _PER_BLOCK = 64, 8  # sites and chips of one category at most, so that chips come from many places
 _AT_ONCE = 6  # sites that are looked at together: more pixels, fewer calls
-_IDLE_BLOCKS = 20  # a category that so many blocks in a row do not show is not there
+_IDLE_BLOCKS = 12  # a category that so many blocks in a row do not show is not there
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ class _Search:
     size: int
     jitter: float
     seed: int
+
+    @property
+    def block_px(self) -> int:
+        """Side of a block. It does not go by the size of chips, so that chips of all sizes keep to the same blocks."""
+        low, high = _BLOCK_PX
+        return min(max(STEP_PX * round(_BLOCK_M / self.domain.gsd_m / STEP_PX), low), high)
 
 
 class _Chips:
@@ -65,7 +71,7 @@ class _Chips:
             UserError: too few targets of the category are there.
         """
         search = self.search
-        most = windows_per_side(_BLOCK_PX, search.domain.gsd_m) ** 2 // len(CHIP_SENSORS)
+        most = windows_per_side(search.block_px, search.domain.gsd_m) ** 2 // len(CHIP_SENSORS)
         while len(self.found[category]) < count:
             if self._blocks - self._last[category] > _IDLE_BLOCKS or self._blocks >= most:
                 raise UserError(
@@ -80,13 +86,13 @@ class _Chips:
         search, gsd_m = self.search, self.search.domain.gsd_m
         index = self._blocks * len(CHIP_SENSORS) + CHIP_SENSORS.index(search.sensor)
         self._blocks += 1
-        row, col = window_position(search.split, index, _BLOCK_PX, gsd_m)
+        row, col = window_position(search.split, index, search.block_px, gsd_m)
         ground = _Ground(search, row, col)
         rng = np.random.default_rng([search.seed, index, zlib.crc32(search.split.encode())])
         chosen: list[tuple[str, np.ndarray, tuple[int, int]]] = []
         for category in TARGET_CATEGORIES:  # the rarest first, so that the others leave it room
             before = len(chosen)
-            for site in rng.permutation(ground.sites[category]):
+            for site in rng.permutation(ground.sites[category])[:_TRIED]:
                 place = self._place(site, rng)
                 if place is None or not ground.is_free(category, place):
                     continue
@@ -104,7 +110,7 @@ class _Chips:
         size = self.search.size
         room = max(0.0, size / 2 - RADIUS_M / self.search.domain.gsd_m)
         first = np.rint(site + rng.uniform(-1.0, 1.0, 2) * room * self.search.jitter - size / 2).astype(int)
-        if first.min() < 0 or first.max() > _BLOCK_PX - size:
+        if first.min() < 0 or first.max() > self.search.block_px - size:
             return None
         return int(first[0]), int(first[1])
 
@@ -118,11 +124,7 @@ class _Ground:
     def __init__(self, search: _Search, row: int, col: int) -> None:
         self.search, self.row, self.col = search, row, col
         self.seed = stream_seed(search.seed, search.domain.region)
-        self.sites = likely_sites(search.domain, row, col, _BLOCK_PX, seed=search.seed)
-
-    def _axes(self, row: int, col: int, count: int) -> tuple[Double, Double]:
-        gsd_m = self.search.domain.gsd_m
-        return pixel_axis(row, count) * gsd_m, pixel_axis(col, count) * gsd_m
+        self.sites = likely_sites(search.domain, row, col, search.block_px, seed=search.seed)
 
     def is_free(self, category: str, place: tuple[int, int]) -> bool:
         """Whether no site of another category lies in the middle half of the window that begins at `place`."""
@@ -145,7 +147,8 @@ class _Ground:
         near = np.arange(-reach, reach + 1)
         rows, cols = (np.sort(np.concatenate([site[axis] + near for _, site in sites])) for axis in (0, 1))
         ys, xs = (
-            pixel_axis(start, _BLOCK_PX + 2 * reach) * domain.gsd_m for start in (self.row - reach, self.col - reach)
+            pixel_axis(start, self.search.block_px + 2 * reach) * domain.gsd_m
+            for start in (self.row - reach, self.col - reach)
         )
         layout = survey(ys[rows + reach], xs[cols + reach], REGIONS[domain.region], self.seed)
         found = []
