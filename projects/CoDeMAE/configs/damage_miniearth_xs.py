@@ -21,7 +21,7 @@ model.encoder.out_features = ["p2", "p4", "p8", "p16"]
 model.encoder.coarse_pool = "max"
 model.encoder.weights = "output/codemae/xs/model_final.safetensors"
 model.before_norm, model.after_norm = _xs.optical_norm, _xs.sar_norm
-model.head = dict(channels=48)
+model.head = dict(channels=32)
 model.window = model.window_stride = None
 model.input_contract = _xs.input_contract
 
@@ -33,13 +33,13 @@ for _loader, _split, _count in ((dataloader.train, "train", 800), (dataloader.te
 # The radar looks to the east, nearly: left-right flips and turns would put shadows where no test image has them.
 dataloader.train.mapper.geometry = [L(RandomFlip)(horizontal=False, vertical=True)]
 dataloader.train.mapper.optical_photometric = dataloader.train.mapper.sar_photometric = None
-dataloader.train.batch_size = 16
+dataloader.train.batch_size = 8
 dataloader.test.batch_size = 25
 dataloader.evaluator.dataset_name = "miniearth_damage_test"
 dataloader.evaluator.sar_unit = "db"
 
 optimizer.base_lr = 2e-3
-train.max_iter = 300  # 300 it * 16 pairs/it / 800 pairs = 6 epochs
+train.max_iter = 300  # 300 it * 8 pairs/it / 800 pairs = 3 epochs
 train.clip_grad.enabled = True
 train.clip_grad.max_norm = 5.0
 train.seed = 0

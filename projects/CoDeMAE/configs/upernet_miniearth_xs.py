@@ -16,7 +16,7 @@ model.encoder.in_chans = dict(optical=3)  # the other sensor's embedding would g
 model.encoder.out_features = ["p2", "p4", "p8", "p16"]
 model.encoder.coarse_pool = "max"
 model.encoder.weights = "output/codemae/xs/model_final.safetensors"
-model.head = dict(channels=48)
+model.head = dict(channels=32)
 model.auxiliary = dict(channels=32)
 model.optical_norm = _xs.optical_norm
 model.input_contract = _xs.input_contract
