@@ -246,4 +246,4 @@ def format_results(results: Results) -> str:
 
 
 def _of_one_class(metric: str) -> bool:
-    return metric.startswith(("IoU-", "ACC-", "accuracy-"))
+    return metric.startswith(("IoU-", "ACC-", "accuracy-", "AP-"))
