@@ -5,6 +5,7 @@
     tools/check_data.py pie                           all that datasets/prepare_pie.py makes and that is there
     tools/check_data.py oem_thick --split val --fast  names, headers and sizes only
     tools/check_data.py ddhr_sk --write-manifest      describe a clean copy, so that later changes are seen
+    tools/check_data.py ospretrain                    pretraining data laid out as OSPretrain-1M, every source
 
 Exit status: 0 = no fault, 1 = faults, 2 = the data set is unknown or not there. Kinds of faults are listed in
 mmovseg/data/datasets/check.py, expected folders in datasets/README.md.
@@ -20,9 +21,11 @@ from pathlib import Path
 
 from mmovseg.data.datasets.catalog import DatasetEntry, datasets_root, entries_made_by
 from mmovseg.data.datasets.check import CheckReport, inspect_dataset
+from mmovseg.data.datasets.check_ospretrain import inspect_ospretrain
 from mmovseg.data.datasets.layouts import find_layout
 from mmovseg.data.datasets.manifest import MANIFEST_FILE, write_manifest
-from mmovseg.errors import exit_on_user_error
+from mmovseg.data.datasets.ospretrain import FOLDER
+from mmovseg.errors import UserError, exit_on_user_error
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -50,11 +53,23 @@ def argument_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; `argv` None takes that of the process. Returns the exit status."""
     args = argument_parser().parse_args(argv)
+    if args.name == "ospretrain":
+        return check_pretraining(args)
     entries = entries_made_by(args.name)
     # of the variants that a script can make, one alone may be wanted; a set that was named must be there
     wanted = [entry for entry in entries if not args.split or set(args.split) <= set(entry.splits)] or entries
     present = [entry for entry in wanted if folders_of(entry, args.root)] or wanted[:1]
     return max([check(entry, args) for entry in present])
+
+
+def check_pretraining(args: argparse.Namespace) -> int:
+    """Check OSPretrain-1M, print what is found, return the exit status."""
+    if args.split or args.write_manifest:
+        raise UserError("ospretrain has sources instead of splits and no manifest: leave --split, --write-manifest out")
+    root = None if args.root is None else args.root / FOLDER
+    report = inspect_ospretrain(root, fast=args.fast, workers=args.workers, show_progress=not args.quiet)
+    print_report(args.name, report)
+    return 1 if report.faults else 0
 
 
 def check(entry: DatasetEntry, args: argparse.Namespace) -> int:

@@ -97,7 +97,7 @@ class RandomResizedCrop(Augmentation):
     def _window(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Return top, left, height and width of the window."""
         areas = rng.uniform(*self.scale, _ATTEMPTS) * (height * width)
-        ratios = np.exp(rng.uniform(*np.log(self.ratio), _ATTEMPTS))
+        ratios = np.exp(rng.uniform(np.log(self.ratio[0]), np.log(self.ratio[1]), _ATTEMPTS))
         place = rng.random(2)  # drawn whatever happens, so that a stream always advances by the same amount
         for area, ratio in zip(areas, ratios, strict=True):
             crop_width, crop_height = round(float(np.sqrt(area * ratio))), round(float(np.sqrt(area / ratio)))
