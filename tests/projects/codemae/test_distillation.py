@@ -64,6 +64,15 @@ def test_patches_of_the_teacher_are_averaged_over_a_unit():
         teacher.tokens(inputs, unit_size=6, grid=(5, 5))
 
 
+def test_a_teacher_with_registers_and_rotary_positions_gives_its_patches():
+    small = {"depth": 2, "embed_dim": 48, "num_heads": 2}
+    encoder = {"name": "vit_small_patch16_dinov3", "model_args": small}
+    teacher = make_teacher(encoder=encoder, width=48)
+    item = {"image": 255 * torch.rand(3, 64, 96)}
+    assert teacher.tokens([item], unit_size=16, grid=(4, 6)).shape == (1, 24, 48)
+    assert teacher.encoder(torch.device("cpu")).taps == (2,)
+
+
 def test_the_teacher_reads_whole_images_with_its_own_constants():
     inputs = make_pairs(1)
     changed = [dict(inputs[0], image=inputs[0]["image"].clone())]

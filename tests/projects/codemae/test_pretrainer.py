@@ -16,6 +16,7 @@ from tests.projects.codemae.tiny_pretrainer import (
     make_encoder,
     make_pairs,
     make_pretrainer,
+    total,
 )
 
 NAMES = {"loss_mae", "loss_okd", "loss_okd_aux", "loss_ccl", "loss_cdr"}
@@ -100,6 +101,20 @@ def test_every_weight_learns_and_all_losses_are_there():
     assert set(losses) == NAMES | {"paired_share"} and losses["paired_share"] == 1
     silent = [name for name, gradient in gradients.items() if gradient is None or not gradient.any()]
     assert silent == []
+
+
+def test_all_losses_fall_in_training():
+    torch.manual_seed(0)
+    model, inputs, seen = make_pretrainer().train(), make_pairs(), []
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(30):
+        losses = model(inputs)
+        optimizer.zero_grad()
+        total(losses).backward()
+        optimizer.step()
+        seen.append({name: float(loss.detach()) for name, loss in losses.items()})
+    for name in NAMES:
+        assert sum(step[name] for step in seen[-5:]) < 0.97 * sum(step[name] for step in seen[:5]), name
 
 
 @pytest.mark.parametrize("gather", ["official", "differentiable"])

@@ -47,11 +47,14 @@ model = L(CoDeMAE)(
 )
 
 # As the release: betas of MAE, no decay of biases and norms (but of mask tokens and positions).
-optimizer.base_lr = 1e-3  # its 1.5e-4 per 256 images is for a thousand times the steps
+optimizer.base_lr = 1e-3  # the release's 1.5e-4 per 256 images is for a thousand times the steps
 optimizer.weight_decay = 0.05
 optimizer.betas = [0.9, 0.95]
 optimizer.decay_vectors = False
-train.max_iter = 300
+# 400 it * 32 samples / (1500 pairs + 400 unpaired couples) = 6.7 epochs: about three minutes with rendering and probes
+dataloader.train.batch_size = 32
+dataloader.train.dataset.num_chips = 400
+train.max_iter = 400
 train.log_period = 20
 train.clip_grad.enabled = True
-lr_multiplier.warmup_iters = 30
+lr_multiplier.warmup_iters = 40
