@@ -3,13 +3,21 @@
 import json
 
 import numpy as np
+import predict_scene
 import pytest
+import rasterio
+import torch
 from PIL import Image
 
 from mmovseg.config import instantiate, load_config, save_config
 from mmovseg.config.loading import config_folders
+from mmovseg.data.miniearth.damage import load_miniearth_damage, render_damage
+from mmovseg.data.miniearth.export import write_scene
+from mmovseg.data.vocabulary import closed_vocabulary
 from mmovseg.engine.cli import train_main
 from mmovseg.engine.run import forget_foundation_weights
+from mmovseg.errors import UserError
+from mmovseg.inference.predictor import Predictor
 from mmovseg.testing.fakes import write_raster
 from mmovseg.testing.realdata import realdata_root
 
@@ -143,3 +151,30 @@ def test_real_change_scenes_run(tmp_path, name, share):
     rows = json.loads(file.read_text())["per_class"]
     changed = rows[1]["pixels"] / (rows[0]["pixels"] + rows[1]["pixels"])
     assert 0 < changed < share and (file.parent / "pictures.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_change_model_maps_a_scene_from_two_rasters(tmp_path):
+    config = tiny(tmp_path, "damage_miniearth_xs")
+    run(config, "train.eval_period=-1")
+    world = load_miniearth_damage("val", num_scenes=1, size=96)[0]["world"]
+    scene = render_damage(world["domain"], world["row"], world["col"], 96, 96)
+    write_scene(scene, *(tmp_path / f"{name}.tif" for name in ("before", "after", "label")))
+    predictor = Predictor(config, tmp_path / "run/model_final.safetensors", "cpu")
+    everything = predictor(scene.optical, scene.sar, closed_vocabulary("building_damage").names)
+    assert torch.equal(predictor(scene.optical, scene.sar, "destroyed, background"), everything[[3, 0]])
+    with pytest.raises(UserError, match="the later date"):
+        predictor(scene.optical, None, "background, intact")
+    words = ["--optical", "before.tif", "--sar", "after.tif", "--output", "map.tif"]
+    paths = [str(tmp_path / word) if word.endswith(".tif") else word for word in words]
+    weights = [
+        "--weights",
+        str(tmp_path / "run/model_final.safetensors"),
+        "--config-file",
+        str(config),
+        "--device",
+        "cpu",
+    ]
+    predict_scene.main([*paths, *weights, "--prompts", "background, intact, damaged, destroyed", "--quiet"])
+    with rasterio.open(tmp_path / "map.tif") as raster:
+        assert raster.shape == (96, 96) and raster.crs is not None and raster.read(1).max() <= 3
