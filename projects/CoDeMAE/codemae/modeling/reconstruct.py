@@ -36,7 +36,8 @@ def reconstruct_pairs(
         One dict an input: ``mask`` (h, w) bool on the grid of units, True = masked; ``unit_size``, pixels; ``own``:
         sensor -> (C, H, W) predicted by the sensor's own decoder, in raster units; with a cross decoder ``cross``:
         sensor -> (P, H, W) predicted from the *other* sensor, and ``cross_target`` -> what was to be predicted, both in
-        raster units if the target keeps the channels, else on the scale of normalised pixels. H, W: of the raster.
+        raster units if the target keeps the channels (``cross_in_raster_units``), else on the scale of normalised
+        pixels. H, W: of the raster.
 
     Raises:
         UserError: a sensor is missing.
@@ -57,6 +58,7 @@ def reconstruct_pairs(
     }
     cross: dict[str, Tensor] = {}
     targets: dict[str, Tensor] = {}
+    in_raster_units = model.cross is not None and model.cross_reconstruction.target.name in _IN_RASTER_UNITS
     if model.cross is not None:
         wanted = model.cross_reconstruction.targets(images, valid)
         for source, values in model.decode_cross(fused, keep, grid).items():
@@ -64,7 +66,7 @@ def reconstruct_pairs(
             normalised = model.cross_reconstruction.normalise
             targets[_OTHER[source]] = target
             cross[_OTHER[source]] = _as_image(values, target, holds, grid, normalised=normalised)
-        if model.cross_reconstruction.target.name in _IN_RASTER_UNITS:
+        if in_raster_units:
             cross, targets = _denormalised(model, inputs, cross), _denormalised(model, inputs, targets)
     own = _denormalised(model, inputs, own)
     mask = masked_units(keep, grid[0] * grid[1]).unflatten(1, grid)
@@ -77,7 +79,7 @@ def reconstruct_pairs(
 
         answer: dict[str, Any] = {"mask": mask[index], "unit_size": model.unit_size, "own": cut(own)}
         if cross:
-            answer |= {"cross": cut(cross), "cross_target": cut(targets)}
+            answer |= {"cross": cut(cross), "cross_target": cut(targets), "cross_in_raster_units": in_raster_units}
         answers.append(answer)
     return answers
 
