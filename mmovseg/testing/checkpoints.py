@@ -23,9 +23,7 @@ TINY_CLIP = ClipDims(
 TINY_DINO = DinoDims("tiny", width=48, depth=3, patch=8, grid=7)
 TINY_DINOV3 = Dinov3Dims("tiny", width=64, depth=3, heads=1)
 TINY_HIVIT = HiViTDims(stem=8, depths=(1, 2, 3), patch=2, units=16, pyramid=16)
-TINY_CODEMAE = CodemaeDims(
-    "tiny", encoder=TINY_HIVIT, width=48, decoder_depth=2, aux_depth=1, teacher=40, own_out=192, cross_out=64
-)
+TINY_CODEMAE = CodemaeDims("tiny", encoder=TINY_HIVIT, width=48, decoder_depth=1, teacher=40, own_out=192, cross_out=64)
 TINY_ITPN = ItpnDims("tiny", encoder=TINY_HIVIT, image_size=32)
 _TINY_HEAD = {
     "taps": (1, 2, 3),

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mmovseg.checkpoint.rules import KeyTable, Rule, Shape, copy
+from mmovseg.checkpoint.tables.contracts import ospretrain_contract
 from mmovseg.checkpoint.tables.hivit import HIVIT_B, HiViTDims, encoder_rows, transformer_rows, with_prefix
 
 NAMINGS = ("", "module.")
@@ -29,7 +30,7 @@ class CodemaeDims:
 
     encoder: of the encoder. width: of the decoders. decoder_depth: blocks of each decoder. aux_depth: blocks of the
     auxiliary branch of the distillation. teacher: width of the teacher. own_out, cross_out: values that the decoders
-    predict of a unit: its pixels, and its pixels in grey.
+    predict of a unit: its pixels, and its pixels in grey. image_size: side of the training images, pixels.
     """
 
     name: str = "codemae_base"
@@ -40,6 +41,7 @@ class CodemaeDims:
     teacher: int = 1024
     own_out: int = 768
     cross_out: int = 256
+    image_size: int = 224
 
 
 CODEMAE_B = CodemaeDims()
@@ -128,6 +130,7 @@ def codemae_table(dims: CodemaeDims, *, naming: str = "") -> KeyTable:
         rules=tuple(codemae_rules(dims, theirs=naming)),
         naming=naming,
         entries=("model",),
+        contract=ospretrain_contract(dims.image_size),
         use="HiViT(weights=<path>), the encoder alone; or projects/CoDeMAE/configs/codemae_b.py with "
         "train.init_checkpoint=<path>",
     )

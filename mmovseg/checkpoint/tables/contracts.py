@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmovseg.checkpoint.contract import InputContract, ModalityContract
+from mmovseg.checkpoint.contract import InputContract, ModalityContract, contract_of_sources
 
 RGB = ("red", "green", "blue")
 # Statistics on the 0..255 scale: CLIP's own, and ImageNet's.
@@ -33,3 +33,9 @@ def dino_contract(size: int, *, satellite: bool = False) -> InputContract:
 def sar_picture_contract(size: int | None) -> InputContract:
     """The contract of an encoder that reads SAR as the release does: an 8-bit image with CLIP's statistics."""
     return InputContract(optical=None, sar=_SAR_PICTURE, train_size=size)
+
+
+def ospretrain_contract(size: int) -> InputContract:
+    """The contract of CoDe-MAE: 8-bit RGB and 8-bit SAR in three equal channels, by the constants of each source."""
+    bands = ("amplitude", "amplitude", "amplitude")
+    return contract_of_sources(statistics="ospretrain", bands=bands, optical="by source", train_size=size)
