@@ -6,4 +6,3 @@ _base = get_config("projects/CoDeMAE/configs/common/pretrain_b.py")
 model, dataloader, train, optimizer, lr_multiplier = (
     _base[key] for key in ("model", "dataloader", "train", "optimizer", "lr_multiplier")
 )
-train.output_dir = "output/codemae/b"

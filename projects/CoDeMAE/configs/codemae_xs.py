@@ -9,4 +9,3 @@ _base = get_config("projects/CoDeMAE/configs/common/pretrain_xs.py")
 model, dataloader, train, optimizer, lr_multiplier = (
     _base[key] for key in ("model", "dataloader", "train", "optimizer", "lr_multiplier")
 )
-train.output_dir = "output/codemae/xs"

@@ -50,6 +50,7 @@ _epoch = 515  # 528,121 samples (pairs and unpaired couples) / 1024
 train.max_iter = 800 * _epoch  # 100 epochs in the paper's ablations
 train.amp.enabled = True
 train.amp.dtype = "float16"
+train.output_dir = "output/codemae/b"
 train.log_period = 50
 train.eval_period = -1  # OSPretrain has no labels: probe with linear_probe_*_b.py
 train.checkpoint.period = 50 * _epoch
