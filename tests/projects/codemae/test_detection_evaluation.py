@@ -94,7 +94,8 @@ def test_the_wrong_class_is_a_miss_and_a_crowd_is_neither():
 
 def test_no_detection_at_all_is_ap_0_and_no_object_at_all_is_an_error():
     evaluator, metrics = evaluate([(truth(BOXES, CLASSES), detections([], []))])
-    assert metrics["AP"] == metrics["AP50"] == metrics["AP-ship"] == metrics["AP-plane"] == 0
+    assert {metrics[key] for key in ("AP", "AP50", "APs", "AR100", "AP-ship", "AP-plane")} == {0.0}
+    assert evaluator.report["metrics"]["APm"] is None
     assert [row["AP"] for row in evaluator.report["by_size"]] == [0, 0, 0]
     with pytest.raises(UserError, match="the 1 test images of 'some set' hold no object"):
         evaluate([(truth([], []), detections([], []))])

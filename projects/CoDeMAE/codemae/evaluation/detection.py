@@ -153,7 +153,7 @@ class BoxEvaluator(DatasetEvaluator):
             counts += np.bincount(value.gt_classes[~value.gt_crowd].numpy(), minlength=len(counts))
         metrics, coco = self._run_coco(truth, found)
         sized = None if coco is None else _evaluate_sizes(coco, self.edges)
-        groups = size_names(self.edges)
+        groups, ranges = size_names(self.edges), _ranges(self.edges)
         rows = [
             {
                 "name": name,
@@ -162,7 +162,7 @@ class BoxEvaluator(DatasetEvaluator):
                 "AP50": _category(coco, index, int(counts[index]), iou=0),
                 "AP75": _category(coco, index, int(counts[index]), iou=5),
                 "AP by size": {
-                    group: _category(sized, index, self._count(truth, number, index), area=number)
+                    group: _category(sized, index, _count(truth, ranges[number], index), area=number)
                     for number, group in enumerate(groups)
                 },
             }
@@ -171,7 +171,7 @@ class BoxEvaluator(DatasetEvaluator):
         by_size = [
             {
                 "size_px": group,
-                "objects": self._count(truth, number),
+                "objects": _count(truth, ranges[number]),
                 "AP": _mean([row["AP by size"][group] for row in rows]),  # type: ignore[index]
             }
             for number, group in enumerate(groups)
@@ -200,6 +200,8 @@ class BoxEvaluator(DatasetEvaluator):
         self, truth: Mapping[str, Instances], found: Mapping[str, Instances]
     ) -> tuple[dict[str, float | None], COCOeval | None]:
         """Return the headline metrics and COCO's own evaluation, None when nothing was detected."""
+        if not any(len(value) for value in found.values()):
+            return _nothing_found(truth), None  # COCO's code gives no number then
         numbers = {image_id: number for number, image_id in enumerate(sorted(truth), start=1)}
         with _registered(_coco_ground_truth(truth, numbers, self.categories), self.categories) as name:
             evaluator = _KeepingEvaluator(name, tasks=("bbox",), distributed=False, use_fast_impl=False)
@@ -211,22 +213,10 @@ class BoxEvaluator(DatasetEvaluator):
             with contextlib.redirect_stdout(io.StringIO()):
                 results = evaluator.evaluate()["bbox"]
         coco = evaluator.coco_eval
-        if coco is None:
-            # objects but no detection: an average precision of 0, for which COCO's code gives no number
-            return {key: 0.0 if key in ("AP", "AP50", "AP75") else None for key in (*HEADLINE, "AR100")}, None
+        assert coco is not None
         metrics: dict[str, float | None] = {key: _number(results[key]) for key in HEADLINE}
         metrics["AR100"] = _number(100 * coco.stats[8]) if coco.stats[8] >= 0 else None
         return metrics, coco
-
-    def _count(self, truth: Mapping[str, Instances], group: int, category: int | None = None) -> int:
-        low, high = _ranges(self.edges)[group]
-        count = 0
-        for value in truth.values():
-            kept = (~value.gt_crowd) & (value.gt_areas >= low) & (value.gt_areas <= high)
-            if category is not None:
-                kept &= value.gt_classes == category
-            count += int(kept.sum())
-        return count
 
 
 class _KeepingEvaluator(COCOEvaluator):
@@ -310,6 +300,24 @@ def _category(
     precision = precision if iou is None else precision[iou]
     precision = precision[precision > -1]
     return float(100 * precision.mean()) if precision.size else None
+
+
+def _count(truth: Mapping[str, Instances], areas: tuple[float, float], category: int | None = None) -> int:
+    """Return how many objects, of one category or all, have an area in this range, both ends included as in COCO."""
+    count = 0
+    for value in truth.values():
+        kept = (~value.gt_crowd) & (value.gt_areas >= areas[0]) & (value.gt_areas <= areas[1])
+        if category is not None:
+            kept &= value.gt_classes == category
+        count += int(kept.sum())
+    return count
+
+
+def _nothing_found(truth: Mapping[str, Instances]) -> dict[str, float | None]:
+    """Return the headline metrics without any detection: 0 wherever there is something to find."""
+    sizes = zip(("APs", "APm", "APl"), _ranges(COCO_EDGES_PX), strict=True)
+    by_size = {key: 0.0 if _count(truth, areas) else None for key, areas in sizes}
+    return {"AP": 0.0, "AP50": 0.0, "AP75": 0.0, **by_size, "AR100": 0.0}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
