@@ -12,7 +12,7 @@ model, dataloader, train, optimizer, lr_multiplier = (
     _base[key] for key in ("model", "dataloader", "train", "optimizer", "lr_multiplier")
 )
 
-model.optical_norm = _data.norms.resisc45.optical
+model.update(_data.norms.resisc45)
 dataloader.train.dataset.folder = dataloader.test.dataset.folder = dataloader.evaluator.classes.folder = "resisc45"
 dataloader.train.dataset.list_file, dataloader.test.dataset.list_file = "train_labels_10.txt", "val_labels_10.txt"
 dataloader.evaluator.dataset_name = "resisc45_90"

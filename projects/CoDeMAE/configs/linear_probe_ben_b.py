@@ -16,7 +16,7 @@ model, dataloader, train, optimizer, lr_multiplier = (
     _base[key] for key in ("model", "dataloader", "train", "optimizer", "lr_multiplier")
 )
 
-model.sar_norm, model.optical_norm = _data.norms.ben.sar, _data.norms.ben.optical
+model.update(_data.norms.ben)
 for _part, _split in ((dataloader.train.dataset, "train"), (dataloader.test, "val")):
     _part.dataset = L(load_listed_pairs)(folder="ben", split=_split, labels="vector", suffix=".npy")
 for _part in (dataloader.train, dataloader.test):

@@ -17,7 +17,7 @@ model, dataloader, train, optimizer, lr_multiplier = (
 _vocabulary = L(get_vocabulary)(dataset="ddhr_sk")
 _labels = L(MultiHot)(vocabulary=_vocabulary, min_share=0.1)
 
-model.sar_norm, model.optical_norm = _data.norms.ddhr_sk.sar, _data.norms.ddhr_sk.optical
+model.update(_data.norms.ddhr_sk)
 dataloader.train.dataset.dataset = L(get_dataset)(name="ddhr_sk_train")
 dataloader.train.dataset.labels = L(RasterLabels)(rule=_labels, reader=_data.reader8)
 dataloader.test.dataset = L(get_dataset)(name="ddhr_sk_val")

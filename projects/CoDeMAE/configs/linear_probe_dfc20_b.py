@@ -22,7 +22,7 @@ _vocabulary = L(vocabulary_from_names)(
 )
 _labels = L(MultiHot)(vocabulary=_vocabulary, min_share=0.1)
 
-model.sar_norm, model.optical_norm = _data.norms.dfc20.sar, _data.norms.dfc20.optical
+model.update(_data.norms.dfc20)
 for _part, _split in ((dataloader.train.dataset, "test"), (dataloader.test, "val")):
     _part.dataset = L(load_listed_pairs)(folder="dfc20", split=_split, labels="raster", suffix=".npy")
 dataloader.train.dataset.labels = L(RasterLabels)(rule=_labels, reader=L(ArrayReader)())

@@ -15,7 +15,7 @@ model, dataloader, train, optimizer, lr_multiplier = (
     _base[key] for key in ("model", "dataloader", "train", "optimizer", "lr_multiplier")
 )
 
-model.sar_norm, model.optical_norm = _data.norms.eurosat.sar, _data.norms.eurosat.optical
+model.update(_data.norms.eurosat)
 for _part, _split in ((dataloader.train.dataset, "train"), (dataloader.test, "test")):
     _part.dataset = L(load_listed_pairs)(
         folder="eurosat_sar",

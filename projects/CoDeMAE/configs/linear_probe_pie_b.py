@@ -17,7 +17,7 @@ model, dataloader, train, optimizer, lr_multiplier = (
 _vocabulary = L(get_vocabulary)(dataset="pie")
 _labels = L(MultiHot)(vocabulary=_vocabulary, min_share=0.1)
 
-model.sar_norm, model.optical_norm = _data.norms.pie.sar, _data.norms.pie.optical
+model.update(_data.norms.pie)
 dataloader.train.dataset.dataset = L(get_dataset)(name="pie_clean_train")
 dataloader.train.dataset.labels = L(RasterLabels)(rule=_labels, reader=_data.reader8)
 dataloader.test.dataset = L(get_dataset)(name="pie_clean_val")

@@ -18,7 +18,7 @@ model, dataloader, train, optimizer, lr_multiplier = (
 _vocabulary = L(vocabulary_from_names)(names="background, farmland, city, village, water, forest, road, others")
 _labels = L(MultiHot)(vocabulary=_vocabulary, min_share=0.1, ignored=["background"])
 
-model.sar_norm, model.optical_norm = _data.norms.whu.sar, _data.norms.whu.optical
+model.update(_data.norms.whu)
 dataloader.train.dataset.dataset = L(load_listed_pairs)(folder="whu_opt_sar", split="train", labels="raster")
 dataloader.train.dataset.labels = L(RasterLabels)(rule=_labels, reader=_data.reader8)
 dataloader.test.dataset = L(load_listed_pairs)(folder="whu_opt_sar", split="test", labels="raster")

@@ -18,7 +18,7 @@ _norms = get_config("projects/CoDeMAE/configs/common/classification_data.py").no
 model, train, optimizer, lr_multiplier = (_base[key] for key in ("model", "train", "optimizer", "lr_multiplier"))
 
 model.vocabulary = L(closed_vocabulary)(dataset="ddhr_sk")
-model.optical_norm, model.sar_norm = _norms.optical, _norms.sar
+model.optical_norm, model.sar_norm = _norms.optical_norm, _norms.sar_norm
 
 dataloader = get_config("common/data/pairs8.py").dataloader
 choose_sets(dataloader, train="ddhr_sk", test="ddhr_sk")

@@ -72,6 +72,8 @@ def test_recipes_of_the_release():
     assert resisc.model.optical_norm.mean == pytest.approx([255 * value for value in (0.368, 0.381, 0.3436)])
     assert resisc.dataloader.train.mapper.optical_photometric.mean == resisc.model.optical_norm.mean
     probe = get_config("projects/CoDeMAE/configs/linear_probe_pie_b.py")
+    contract = instantiate(probe.model.input_contract)
+    assert contract.sar.unit == "amplitude8" and list(contract.sar.mean) == list(probe.model.sar_norm.mean)
     assert (probe.optimizer.base_lr, probe.train.max_iter, probe.train.eval_period) == (0.5, 50, 5)
 
 

@@ -15,7 +15,7 @@ model, dataloader, train, optimizer, lr_multiplier = (
 
 model.encoder.in_chans = dict(sar=3)
 model.encoder.drop_path = 0.05
-model.sar_norm = _data.norms.chips.sar
+model.update(_data.norms.chips)
 model.batch_norm = True
 
 for _part in (dataloader.train, dataloader.test):

@@ -14,7 +14,7 @@ model, dataloader, train, optimizer, lr_multiplier = (
 )
 
 model.sensor = "optical"
-model.optical_norm = get_config("projects/CoDeMAE/configs/common/classification_data.py").norms.aid.optical
+model.update(get_config("projects/CoDeMAE/configs/common/classification_data.py").norms.aid)
 model.encoder.in_chans = dict(optical=3)
 model.encoder.drop_path = 0.1
 # Stronger than the paper's table says: so it is in the code of the release.
