@@ -162,7 +162,7 @@ def _find_towns(split: str, count: int, size: int, domain: Domain, seed: int, mi
     seed_here = stream_seed(seed, domain.region)
     found: list[tuple[int, int]] = []
     start = split_start(split, domain.gsd_m)
-    offsets = (np.arange(_BLOCK * _SAMPLES) + 0.5) * (size / _SAMPLES)
+    offsets = (np.arange(_BLOCK * _SAMPLES, dtype=np.float64) + 0.5) * (size / _SAMPLES)
     stride = round(side * side * 0.6180339887) | 1
     while math.gcd(stride, side * side) != 1:
         stride += 2

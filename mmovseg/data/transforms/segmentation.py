@@ -75,4 +75,4 @@ class BalancedCrop(Augmentation):
 
     def _is_mixed(self, label: np.ndarray) -> bool:
         counts = np.bincount(label[label != IGNORE_LABEL].ravel())
-        return np.count_nonzero(counts) > 1 and bool(counts.max() <= self.max_share * counts.sum())
+        return bool(np.count_nonzero(counts) > 1 and counts.max() <= self.max_share * counts.sum())
