@@ -105,8 +105,8 @@ def test_the_result_file_says_what_and_from_where(tmp_path):
     facts = {"seed": 3, "checkpoint_sha256": "abc"}
     images = [(truth(BOXES, CLASSES), detections(BOXES, CLASSES))]
     evaluator, _ = evaluate(images, output_dir=str(tmp_path), modality="sar", provenance=facts)
-    path = tmp_path / "eval" / "some_set" / "boxes-sar" / "result.json"
-    assert path == box_result_path(tmp_path, "some set", "sar")
+    path = tmp_path / "eval" / "some_set" / "detection" / "result.json"
+    assert path == box_result_path(tmp_path, "some set")
     report = json.loads(path.read_text())
     assert report == json.loads(json.dumps(evaluator.report))
     said = report["provenance"]

@@ -56,7 +56,7 @@ class BoxEvaluator(DatasetEvaluator):
         dataset_name: used in the result folder and in the report.
         categories: names, in the order of the class ids.
         size_edges_px: edges between the groups of sizes of the extra table, rising.
-        modality: written down, and part of the folder's name.
+        modality: written down.
         output_dir: the run's output folder; None writes no files.
         provenance: facts to record; commit, versions and hashes are added.
 
@@ -139,11 +139,10 @@ class BoxEvaluator(DatasetEvaluator):
         self.report = self._build_report(truth, found)
         logger.info("%s:\n%s", self.dataset_name, format_box_table(self.report))
         if self.output_dir is not None:
-            path = box_result_path(self.output_dir, self.dataset_name, self.modality)
+            path = box_result_path(self.output_dir, self.dataset_name)
             write_text(path, json.dumps(self.report, indent=1, allow_nan=False, default=str) + "\n")
             logger.info("wrote %s", path)
-        metrics = dict(self.report["metrics"])
-        metrics |= {f"AP-{row['name']}": row["AP"] for row in self.report["categories"]}
+        metrics = self.report["metrics"]
         flat = {key: float("nan") if value is None else float(value) for key, value in metrics.items()}
         return OrderedDict({"bbox": flat})
 
@@ -179,7 +178,7 @@ class BoxEvaluator(DatasetEvaluator):
         return {
             "dataset": self.dataset_name,
             "modality": self.modality,
-            "metrics": metrics,
+            "metrics": metrics | {f"AP-{row['name']}": row["AP"] for row in rows},
             "categories": rows,
             "by_size": by_size,
             "definition": DEFINITION,
@@ -338,10 +337,9 @@ def _manifest(truth: Mapping[str, Instances]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def box_result_path(output_dir: str | Path, dataset_name: str, modality: str | None) -> Path:
-    """Return where `BoxEvaluator` writes ``result.json``."""
-    folder = "boxes" if modality is None else f"boxes-{modality}"
-    return Path(output_dir) / "eval" / safe_name(dataset_name) / folder / "result.json"
+def box_result_path(output_dir: str | Path, dataset_name: str) -> Path:
+    """Return where `BoxEvaluator` writes: ``<output_dir>/eval/<dataset>/detection/result.json``."""
+    return Path(output_dir) / "eval" / safe_name(dataset_name) / "detection" / "result.json"
 
 
 def format_box_table(report: Mapping[str, Any]) -> str:
