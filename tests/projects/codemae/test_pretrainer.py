@@ -117,6 +117,16 @@ def test_all_losses_fall_in_training():
         assert sum(step[name] for step in seen[-5:]) < 0.97 * sum(step[name] for step in seen[:5]), name
 
 
+def test_half_precision_gives_nearly_the_same(same_masks):
+    exact, _ = step()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = make_pretrainer().train()(make_pairs())
+    total(losses).backward()
+    for name in NAMES:
+        assert losses[name].dtype == torch.float32
+        torch.testing.assert_close(losses[name].detach(), exact[name], rtol=0.02, atol=0.0, msg=name)
+
+
 @pytest.mark.parametrize("gather", ["official", "differentiable"])
 def test_without_pairs_two_losses_and_their_gradients_are_zero_and_the_others_stay(same_masks, gather):
     inputs = make_pairs()
