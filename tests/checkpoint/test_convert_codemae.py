@@ -1,7 +1,6 @@
 """Checkpoints of CoDe-MAE, iTPN and DINOv3 as Hugging Face names it: what each becomes, and the exact way back."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from mmovseg.checkpoint.tables.dinov3 import Dinov3Dims, dinov3_table
 from mmovseg.checkpoint.tables.dinov3_hf import dinov3_hf_table
 from mmovseg.errors import UserError
 from mmovseg.testing.checkpoints import TINY_DINOV3, fake_state, tiny_table
-from mmovseg.testing.realdata import realdata_root
 
 GROUPS = {"pixel decoder", "cross decoder", "distillation", "contrast"}
 
@@ -47,9 +45,9 @@ def test_the_released_model_has_so_many_elements():
 
 
 @pytest.mark.realdata
-def test_the_table_covers_the_listing_of_the_release():
-    file = (realdata_root() or Path()).parent / "specs" / "code-mae-keys.tsv"
-    if realdata_root() is None or not file.is_file():
+def test_the_table_covers_the_listing_of_the_release(realdata):
+    file = realdata.parent / "specs" / "code-mae-keys.tsv"
+    if not file.is_file():
         pytest.skip("the listing of the official keys is not here")
     rows = dict(line.split("\t") for line in file.read_text().splitlines())
     listed = {name: tuple(int(size) for size in shape.split("x")) for name, shape in rows.items()}
