@@ -10,7 +10,6 @@ for _loader in (dataloader.train, dataloader.test):
     _loader.dataset.update(scene="yellow_B", axis="columns", strips=2)
     _loader.mapper.modality = "sar"
 dataloader.train.mapper.sar_photometric.dates = 2
-model.encoder.in_chans = dict(sar=2)
 model.before = model.after = "sar"
 model.before_norm.update(mean=[-12.6, -12.6], std=[6.2, 6.2], clip=[-30.0, 5.0])
 model.after_norm = model.before_norm

@@ -27,7 +27,6 @@ _contract = L(ModalityContract)(
     mean=(73.10, 79.13, 75.95),
     std=(39.29, 35.37, 34.07),
 )
-model.encoder.in_chans = dict(optical=3)
 model.vocabulary.dataset = "loveda"
 model.optical_norm = L(PixelNorm)(mean=_contract.mean, std=_contract.std)
 model.input_contract = L(InputContract)(optical=_contract, sar=None, gsd_m=(0.3, 0.3), train_size=512)
@@ -53,9 +52,7 @@ _train = L(build_train_loader)(
 )
 _test = L(build_test_loader)(
     dataset=L(load_loveda)(split="test"),
-    mapper=L(OpticalSARMapper)(
-        is_train=False, vocabulary=model.vocabulary, reader=L(FileReader)(), modality="optical"
-    ),
+    mapper=L(OpticalSARMapper)(is_train=False, vocabulary=model.vocabulary, reader=L(FileReader)(), modality="optical"),
     batch_size=1,
 )
 _evaluator = L(WrittenMapsEvaluator)(dataset_name="loveda_test", vocabulary=model.vocabulary, modality="optical")

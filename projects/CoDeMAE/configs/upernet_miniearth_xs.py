@@ -12,7 +12,6 @@ _xs = get_config("common/models/mmovseg_xs.py")
 model, train, optimizer, lr_multiplier = (_base[key] for key in ("model", "train", "optimizer", "lr_multiplier"))
 
 model.encoder = get_config("projects/CoDeMAE/configs/common/encoders.py").hivit_xs
-model.encoder.in_chans = dict(optical=3)  # the other sensor's embedding would get no gradient
 model.encoder.out_features = ["p2", "p4", "p8", "p16"]
 model.encoder.coarse_pool = "max"
 model.encoder.weights = "output/codemae/xs/model_final.safetensors"

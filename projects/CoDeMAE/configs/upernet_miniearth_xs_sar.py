@@ -7,7 +7,6 @@ model, dataloader, train, optimizer, lr_multiplier = (
     _base[key] for key in ("model", "dataloader", "train", "optimizer", "lr_multiplier")
 )
 model.modality = "sar"
-model.encoder.in_chans = dict(sar=2)
 model.optical_norm, model.sar_norm = None, get_config("common/models/mmovseg_xs.py").sar_norm
 for _owner in (dataloader.train.mapper, dataloader.test.mapper, dataloader.evaluator):
     _owner.modality = "sar"

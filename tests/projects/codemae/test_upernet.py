@@ -37,10 +37,10 @@ def segmentor(modality="optical", **settings):
     torch.manual_seed(0)
     sensors = ("optical", "sar") if modality == "both" else (modality,)
     return EncoderSegmentor(
-        encoder=encoder(sensors),
         vocabulary=CLASSES,
         modality=modality,
         **{
+            "encoder": settings.get("encoder") or encoder(sensors),
             "optical_norm": PixelNorm(mean=[127.0] * 3, std=[60.0] * 3),
             "sar_norm": PixelNorm(mean=[-15.0] * 2, std=[4.0] * 2),
             "head": {"channels": 16},
@@ -112,6 +112,16 @@ def test_training_and_inference(modality):
     with torch.no_grad():
         answers = model.eval()(inputs)
     assert [tuple(answer["sem_seg"].shape) for answer in answers] == [(7, 32, 32), (7, 28, 41)]
+
+
+def test_the_embedding_of_a_sensor_that_is_not_read_is_frozen():
+    model = EncoderSegmentor(
+        encoder=encoder(), vocabulary=CLASSES, modality="sar", sar_norm=PixelNorm(mean=[-15.0] * 2, std=[4.0] * 2)
+    )
+    sum(model.train()(random_inputs(CLASSES)).values()).backward()
+    idle = {name for name, p in model.named_parameters() if p.grad is None}
+    assert idle == {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert {name.rsplit(".", 2)[0] for name in idle} == {"encoder.embed.optical"}
 
 
 def test_losses_start_near_chance_and_the_auxiliary_one_is_weighted():
@@ -191,6 +201,7 @@ def test_labels_of_other_classes_are_refused():
         (lambda: segmentor(auxiliary={"level": "p64"}), "wants the level 'p64'"),
         (lambda: segmentor(optical_norm=None), "needs optical_norm"),
         (lambda: EncoderSegmentor(encoder=encoder(), vocabulary=CLASSES, modality="all"), "got 'all'"),
+        (lambda: segmentor(encoder=encoder(("sar",))), "reads optical, but its encoder has embeddings of: sar"),
         (lambda: segmentor(window=64, window_stride=80), "window_stride is 80"),
         (lambda: UPerNetHead(shapes(("p2",)), num_classes=2), "at least two levels"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from mmovseg.errors import UserError
 from mmovseg.inference.scene.tiling import make_axis
 from mmovseg.layers.conv import pad_to_multiple, resize
 from mmovseg.modeling.meta_arch.batching import shared_vocabulary
+from mmovseg.projects.codemae.modeling.encoder import MaskedEncoder, Sensor
 
 
 class ClosedSetModel(nn.Module):
@@ -25,7 +26,9 @@ class ClosedSetModel(nn.Module):
     for, in any order, by name or synonym; a class that it does not have is refused.
 
     Args:
-        encoder: a backbone; inputs are padded to multiples of its `size_divisibility`.
+        encoder: inputs are padded to multiples of its `size_divisibility`. Embeddings of sensors that the model does
+            not read are frozen: processes would wait for their gradients.
+        sensors: what the model reads.
         vocabulary: the classes, all of them trained.
         window: side of the square windows that images are cut into at test, pixels; None = whole images. Scores of
             overlapping windows are averaged, as in training's frameworks ("slide").
@@ -34,13 +37,14 @@ class ClosedSetModel(nn.Module):
         input_contract: what the rasters must be like; stored in checkpoints.
 
     Raises:
-        UserError: windows with gaps between them.
+        UserError: the encoder lacks a sensor, or windows with gaps between them.
     """
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: MaskedEncoder,
         *,
+        sensors: Collection[Sensor],
         vocabulary: Vocabulary,
         window: int | None,
         window_stride: int | None,
@@ -49,7 +53,14 @@ class ClosedSetModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.vocabulary = encoder, vocabulary
-        self.multiple: int = encoder.size_divisibility  # type: ignore[assignment]
+        missing = [name for name in sensors if name not in encoder.sensors]
+        if missing:
+            raise UserError(
+                f"the model reads {missing[0]}, but its encoder has embeddings of: {', '.join(encoder.sensors)}"
+            )
+        for name, embedding in encoder.embed.items():
+            embedding.requires_grad_(embedding.proj.weight.requires_grad and name in sensors)
+        self.multiple = encoder.size_divisibility
         self.window, self.windows_at_once = window, windows_at_once
         self.window_stride = window_stride if window_stride is not None else window // 2 if window else None
         if window is not None:

@@ -149,15 +149,16 @@ class ChangeDetector(ClosedSetModel):
         windows_at_once: int = 4,
         input_contract: InputContract | None = None,
     ) -> None:
+        _check(before, after, vocabulary, loss_weights or {})
         super().__init__(
             encoder,
+            sensors={before, after},
             vocabulary=vocabulary,
             window=window,
             window_stride=window_stride,
             windows_at_once=windows_at_once,
             input_contract=input_contract,
         )
-        _check(before, after, vocabulary, loss_weights or {})
         self.before, self.after = before, after
         self.before_norm, self.after_norm = before_norm, after_norm
         self.modality: Modality = cast(Modality, before if before == after else "both")

@@ -57,16 +57,17 @@ class EncoderSegmentor(ClosedSetModel):
         windows_at_once: int = 8,
         input_contract: InputContract | None = None,
     ) -> None:
+        if modality not in MODALITIES:
+            raise UserError(f"modality must be one of {', '.join(MODALITIES)}, got '{modality}'")
         super().__init__(
             encoder,
+            sensors=("optical", "sar") if modality == "both" else (modality,),
             vocabulary=vocabulary,
             window=window,
             window_stride=window_stride,
             windows_at_once=windows_at_once,
             input_contract=input_contract,
         )
-        if modality not in MODALITIES:
-            raise UserError(f"modality must be one of {', '.join(MODALITIES)}, got '{modality}'")
         self.modality: Modality = modality
         self.norms = nn.ModuleDict()
         for name, norm in (("optical", optical_norm), ("sar", sar_norm)):
