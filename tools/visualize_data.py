@@ -180,9 +180,7 @@ def draw_page(
 
 def facts(item: ModelInput) -> str:
     """Return one line about a sample: name, sizes, covered and invalid shares."""
-    words = [item["image_id"]]
-    if not item.get("paired", True):
-        words.append("unpaired")
+    words = [item["image_id"]] if item.get("paired", True) else ["unpaired", item["image_id"]]
     for key in ("image", "sar"):
         if key in item:
             words.append(f"{key} {'x'.join(map(str, item[key].shape))} {str(item[key].dtype)[6:]}")  # type: ignore[literal-required]

@@ -242,7 +242,7 @@ def _dataset_dict(
     item: DatasetDict = {
         "height": search.size,
         "width": search.size,
-        "image_id": f"miniearth_targets_{search.split}_{search.sensor}_{index:06d}_{category}",
+        "image_id": f"chip_{search.split}_{search.sensor}_{index:06d}_{category}",
         "gsd_m": search.domain.gsd_m,
         "world": {"seed": search.seed, "row": place[0], "col": place[1], "domain": search.domain.to_dict()},
     }

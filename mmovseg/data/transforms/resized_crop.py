@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from detectron2.data.transforms import Augmentation
 from fvcore.transforms.transform import CropTransform, Transform, TransformList
+from torch import Tensor
 
 from mmovseg.data.transforms.geometry import ResizeTransform
 from mmovseg.errors import UserError
@@ -36,9 +38,8 @@ class CubicResizeTransform(ResizeTransform):
         super().__init__(height, width, new_height, new_width)
         self.antialias = antialias
 
-    def apply_image(self, img: np.ndarray) -> np.ndarray:
-        low, high = img.min(axis=(0, 1)), img.max(axis=(0, 1))
-        return np.clip(super().apply_image(img), low, high)
+    def limit(self, resized: Tensor, image: Tensor) -> Tensor:
+        return torch.clamp(resized, image.amin(dim=(2, 3), keepdim=True), image.amax(dim=(2, 3), keepdim=True))
 
     def over_gaps(self) -> Transform:
         return ResizeTransform(self.height, self.width, self.new_height, self.new_width)
