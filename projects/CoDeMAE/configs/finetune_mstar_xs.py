@@ -1,4 +1,17 @@
-"""Fine-tuning of the XS encoder on MSTAR chips, ten classes, 40 shots a class."""
+"""Fine-tuning of the XS encoder on MSTAR chips, ten classes, 40 shots a class; the middle 64 pixels of each.
+
+``<datasets>/mstar10/{train,val}/<class>/``. `model.encoder.weights=<pretraining run>` starts from pretraining, without
+it the encoder starts at random; all else is equal.
+
+Chips are 8-bit amplitude of one channel, the encoder knows VV and VH in dB. So amplitude becomes dB: the unknown gain
+of a picture is an offset there, which the mean of the data set takes away, and speckle is as pretraining saw it.
+The channel is given twice, since VV and VH are much alike once they are normalised; a channel of zeros would be
+something new. Mean, deviation and clip range (`sar_chips`) are those of the training chips:
+
+    F=projects/CoDeMAE/configs/finetune_mstar_xs.py
+    tools/compute_statistics.py --config-file $F --source mstar --output output/statistics/mstar.json \
+        dataloader.train.dataset.shots=60
+"""
 
 from mmovseg.checkpoint.contract import contract_of_sources
 from mmovseg.config import LazyCall as L

@@ -8,6 +8,7 @@ import torch
 from mmovseg.checkpoint import read_state
 from mmovseg.config import apply_overrides, get_config, instantiate, load_config, save_config
 from mmovseg.config.loading import config_folders
+from mmovseg.data.statistics import compute_statistics, read_statistics
 from mmovseg.engine.cli import train_main
 from mmovseg.engine.table_trainings import Trainings
 from mmovseg.engine.tables import fill_table, read_table
@@ -139,6 +140,18 @@ def test_real_chips_load_and_step(realdata, tmp_path, monkeypatch, name, classes
     loss = model(batch)["loss_classification"]
     loss.backward()
     assert torch.isfinite(loss) and all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["mstar", "sar_acd"])
+def test_the_shipped_statistics_are_those_of_real_chips(realdata, monkeypatch, name):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(realdata))
+    config = get_config(f"projects/CoDeMAE/configs/finetune_{name}_xs.py")
+    dataset, reader = instantiate(config.dataloader.train.dataset), instantiate(config.dataloader.train.mapper.reader)
+    found = compute_statistics(dataset, reader, default_source=name, max_samples=60)[name].sar
+    shipped = read_statistics("sar_chips")[name].sar
+    assert (found.unit, len(found.bands)) == (shipped.unit, len(shipped.bands)) == ("db", 2)
+    assert found.mean == pytest.approx(shipped.mean, abs=1.5) and found.std == pytest.approx(shipped.std, rel=0.1)
 
 
 @pytest.mark.realdata
