@@ -92,6 +92,20 @@ def test_damage_runs_on_miniearth(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_log_the_loss_of_one_with_the_whole_batch(tmp_path):
+    weights = "+model.loss_weights={lovasz_damage: 0.0, lovasz_building: 0.0}"
+    losses = []
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        config = tiny(folder, "damage_miniearth_xs")
+        run(config, weights, "train.eval_period=-1", "--num-gpus", str(count))
+        lines = (folder / "run/metrics.json").read_text().splitlines()
+        losses.append([json.loads(line)["total_loss"] for line in lines])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and len(losses[0]) == 2
+
+
+@pytest.mark.slow
 def test_bright_and_loveda_run_from_their_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     rng = np.random.default_rng(0)
