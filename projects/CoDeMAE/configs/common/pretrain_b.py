@@ -23,9 +23,10 @@ model = L(CoDeMAE)(
     decoder=L(DecoderSpec)(dim=512, depth=8, num_heads=16),
     cross=L(CrossSpec)(target="grey", directions="both"),
     distillation=L(DistillationSpec)(
-        # Satellite pretraining; constants are timm's, times 255.
+        # Satellite pretraining; constants are timm's, times 255. The variant with query and value biases, which are
+        # zeros in the published weights, so that converted files fit.
         teacher=L(FrozenTeacher)(
-            encoder=dict(name="vit_large_patch16_dinov3.sat493m", weights="timm"),
+            encoder=dict(name="vit_large_patch16_dinov3_qkvb.sat493m", weights="timm"),
             width=1024,
             mean=(109.65, 104.805, 75.48),
             std=(54.315, 39.78, 36.465),
