@@ -161,9 +161,9 @@ class _Ground:
 
 def _cut(layout: Layout, rows: Site, cols: Site) -> Layout:
     """Return the part of a layout that lies in some of its rows and columns."""
-    parts = {field.name: getattr(layout, field.name) for field in fields(layout)}
-    axes = {"y_m": layout.y_m[rows], "x_m": layout.x_m[cols]}
-    return Layout(**{name: part[np.ix_(rows, cols)] for name, part in parts.items() if name not in axes}, **axes)
+    axes: dict[str, Any] = {"y_m": layout.y_m[rows], "x_m": layout.x_m[cols]}
+    names = (field.name for field in fields(layout) if field.name not in axes)
+    return Layout(**{name: getattr(layout, name)[np.ix_(rows, cols)] for name in names}, **axes)
 
 
 def load_miniearth_targets(

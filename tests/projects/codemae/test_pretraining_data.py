@@ -15,8 +15,9 @@ import torch
 
 from mmovseg.config import apply_overrides, get_config, instantiate
 from mmovseg.data.build import build_train_loader
+from mmovseg.data.miniearth import MiniEarthReader
 from mmovseg.data.sample import RawSample
-from mmovseg.data.statistics import read_statistics
+from mmovseg.data.statistics import compute_statistics, read_statistics
 from mmovseg.data.transforms import RandomFlip, RandomResizedCrop
 from mmovseg.errors import UserError
 from mmovseg.projects.codemae.data.pretraining import PretrainingMapper, pretraining_dataset
@@ -259,6 +260,14 @@ def test_miniearth_gives_scenes_and_chips():
     assert [item["source"] for item in dataset] == ["scenes"] * 4 + ["chips"] * 6
     assert miniearth_pretraining(use="paired", num_pairs=4).num_optical == 0
     assert miniearth_pretraining(use="unpaired", num_chips=3).num_pairs == 0
+
+
+def test_a_generated_chip_counts_for_its_own_sensor_alone():
+    dataset = miniearth_pretraining(num_pairs=2, num_chips=3)
+    measured = compute_statistics(dataset, MiniEarthReader(), default_source="none")
+    assert measured["scenes"].optical.pixels == measured["scenes"].sar.pixels == 2 * 64 * 64
+    assert measured["chips"].optical.pixels == measured["chips"].sar.pixels == 3 * 64 * 64
+    assert measured["chips"].origin == "measured on 6 of 6 images"
 
 
 def test_the_miniearth_config_gives_both_kinds():
