@@ -107,11 +107,14 @@ def require_statistics(files: Sequence[str], config_file: str) -> None:
 
 
 def forget_foundation_weights(model: DictConfig) -> None:
-    """Set every ``weights`` argument inside the model to None: a checkpoint follows that holds all of them."""
+    """Set every ``weights`` argument inside the model that names a file to None: a checkpoint follows that holds all.
+
+    Others by that name, such as the four factors of detectron2's `Box2BoxTransform`, stay.
+    """
     for _, node in walk_calls(model):
         named, _ = target_arguments(node[TARGET])
         default = named["weights"].default if "weights" in named else None
-        if "weights" in node or default is not None:
+        if isinstance(node.get("weights", default), str):
             node["weights"] = None
 
 
