@@ -57,18 +57,18 @@ _heads.box_head.conv_norm = ""
 _heads.box_predictor.input_shape.channels = 128
 
 optimizer = L(build_optimizer)(
-    base_lr=1e-3,
+    base_lr=2e-3,
     weight_decay=0.05,
     decay_vectors=False,
     no_decay=["backbone.positions"],
     layer_decay=0.85,
     layer_module="backbone",
 )
-train.max_iter = 300
+train.max_iter = 400  # 400 it * 16 im/it / 600 im = 10.7 epochs
 lr_multiplier = L(WarmupSchedule)(
     max_iter="${train.max_iter}",
     decay="multistep",
-    milestones=[200, 275],  # as 8 and 11 of 12 epochs
+    milestones=[270, 370],  # as 8 and 11 of 12 epochs
     warmup_iters=20,
     warmup_factor=1e-3,
 )

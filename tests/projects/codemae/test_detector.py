@@ -7,6 +7,7 @@ from detectron2.utils.events import EventStorage
 
 from mmovseg.config import instantiate, load_config
 from mmovseg.engine.optim import build_optimizer
+from mmovseg.engine.run import forget_foundation_weights
 from mmovseg.errors import UserError
 from mmovseg.projects.codemae.modeling.detector import Detector
 
@@ -112,6 +113,14 @@ def test_what_does_not_fit_is_refused(detector):
         UserError, match="model.sensor is 'radar' but must be one of those in model.norms: optical, sar"
     ):
         instantiate(node)
+
+
+def test_a_checkpoint_takes_the_place_of_files_but_not_of_the_factors_of_boxes():
+    node = load_config("projects/CoDeMAE/configs/faster_rcnn_miniearth_xs.py").model
+    assert node.backbone.weights.endswith(".safetensors")
+    forget_foundation_weights(node)
+    assert node.backbone.weights is None
+    assert list(node.roi_heads.box_predictor.box2box_transform.weights) == [10.0, 10.0, 5.0, 5.0]
 
 
 def test_layers_of_the_encoder_learn_the_slower_the_earlier(detector):

@@ -1,4 +1,4 @@
-"""MiniEarth scenes of 128 px that hold aircraft, ships or vehicles, clear; both sensors are there, the model reads one.
+"""MiniEarth scenes that hold aircraft, ships or vehicles, clear; both sensors are there, the model reads one.
 
 Written folders (`tools/make_miniearth.py`) have the same objects in COCO's format: `data_coco.py` with the json_file
 ``<folder>/train/targets.json``, the optical_dir ``<folder>/train/optical`` or the sar_dir ``<folder>/train/sar``.
@@ -13,7 +13,8 @@ from mmovseg.projects.codemae.data.detection import load_miniearth_boxes
 from mmovseg.projects.codemae.evaluation.detection import BoxEvaluator
 
 _train = L(build_train_loader)(
-    dataset=L(load_miniearth_boxes)(split="train", num_scenes=600, size=128, categories="${model.categories}"),
+    # Of 64 px, as in pretraining: there are 2.5 times as many aircraft and ships a pixel as in scenes of 128 px.
+    dataset=L(load_miniearth_boxes)(split="train", num_scenes=600, size=64, categories="${model.categories}"),
     mapper=L(OpticalSARMapper)(
         is_train=True,
         vocabulary=None,
@@ -21,7 +22,7 @@ _train = L(build_train_loader)(
         geometry=[L(RandomFlip)(), L(RandomRotate90)()],
         modality="${model.sensor}",
     ),
-    batch_size=8,
+    batch_size=16,
 )
 _test = L(build_test_loader)(
     dataset=L(load_miniearth_boxes)(split="test", num_scenes=200, size=128, categories="${model.categories}"),
