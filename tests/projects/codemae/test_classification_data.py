@@ -206,7 +206,7 @@ def test_rand_augment_follows_the_generator_of_the_sample():
         RandAugment(size=32, policy="nonsense")
 
 
-def test_few_images_are_one_batch_an_epoch(tmp_path):
+def test_few_images_are_one_batch_an_epoch(tmp_path, monkeypatch):
     write_chips(tmp_path / "chips", count=2)
     dicts = load_class_folder(folder="chips", root=str(tmp_path), classes=["boat", "car", "plane"], sensor="sar")
     mapper = ClassificationMapper(is_train=True, reader=READER)
@@ -214,3 +214,5 @@ def test_few_images_are_one_batch_an_epoch(tmp_path):
     for _ in range(2):
         assert sorted(item["image_id"] for item in next(batches)) == sorted(ids(dicts))
     assert sum(len(batch) for batch in build_test_loader(dataset=dicts, mapper=mapper, batch_size=4)) == 6
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 4)
+    assert build_classification_loader(dataset=dicts, mapper=mapper, batch_size=256).batch_size == 4

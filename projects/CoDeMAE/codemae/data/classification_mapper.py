@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data.transforms import Augmentation
+from detectron2.utils import comm
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
@@ -178,14 +179,18 @@ def build_classification_loader(
 ) -> TrainLoader:
     """Build the train loader of `mmovseg.data.build`, with at most as many images a batch as there are.
 
-    The few images of a few-shot run are then one batch an epoch, each image once, as in the release.
+    The few images of a few-shot run are then one batch an epoch, each image once, as in the release; with several
+    processes, as many of them as can be shared equally.
 
     Args: see `mmovseg.data.build.build_train_loader`.
     """
+    if len(dataset) < batch_size:
+        processes = comm.get_world_size()
+        batch_size = max(processes, len(dataset) - len(dataset) % processes)
     return build_train_loader(
         dataset=dataset,
         mapper=mapper,
-        batch_size=max(1, min(batch_size, len(dataset))),
+        batch_size=batch_size,
         num_workers=num_workers,
         seed=seed,
         start_iter=start_iter,

@@ -46,7 +46,8 @@ class ClassifierHead(nn.Module):
         num_classes: K.
         learned_norm: whether the norm over channels has weights. A linear probe has none: they are not in the
             checkpoint, and nothing but the linear layer learns.
-        batch_norm: standardise features by batch, without weights, before the linear layer.
+        batch_norm: standardise features by batch, without weights, before the linear layer. Several processes each take
+            their share of the batch.
         init: distribution of the first weights, of deviation 0.01: ``normal`` (probe), ``truncated`` (fine-tuning).
         norm_eps: of both norms.
     """
