@@ -97,24 +97,22 @@ def test_two_processes_train_and_evaluate_all_images(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_set_of_ones_own_needs_paths_only(tmp_path):
+def test_a_set_of_ones_own_needs_a_few_options_and_no_code(tmp_path):
     write_miniearth_folder(tmp_path / "world", splits=("train",), num_scenes=8, size=64)
     folder = tmp_path / "world" / "train"
-    data = load_config("projects/CoDeMAE/configs/common/data_coco.py").dataloader
-    data.train.update(batch_size=2, num_workers=0)
-    data.test.num_workers = 0
-    config_file = write_run_on(tmp_path, data)
-    paths = [f"dataloader.{part}.dataset.json_file={folder / 'targets.json'}" for part in ("train", "test")]
-    paths += [f"dataloader.{part}.dataset.optical_dir={folder / 'optical'}" for part in ("train", "test")]
-    result = run(config_file, "model.sensor=optical", "train.max_iter=1", *paths)
+    config_file = tmp_path / "mine.py"
+    config_file.write_text(
+        "from mmovseg.config import get_config\n"
+        "_base = get_config('projects/CoDeMAE/configs/faster_rcnn_miniearth_xs_scratch.py')\n"
+        "model, train, optimizer, lr_multiplier = _base.model, _base.train, _base.optimizer, _base.lr_multiplier\n"
+        "dataloader = get_config('projects/CoDeMAE/configs/common/data_coco.py').dataloader\n"
+    )
+    options = ["model.sensor=optical", "dataloader.train.batch_size=2", "train.device=cpu", "train.tensorboard=false"]
+    options += [f"dataloader.{part}.num_workers=0" for part in ("train", "test")]
+    options += [f"dataloader.{part}.dataset.json_file={folder / 'targets.json'}" for part in ("train", "test")]
+    options += [f"dataloader.{part}.dataset.optical_dir={folder / 'optical'}" for part in ("train", "test")]
+    result = run(config_file, "train.max_iter=1", f"train.output_dir={tmp_path / 'run'}", *options)
     assert set(result["results"]["coco_test"]["bbox"]) >= {"AP", "AP50", "AP-aircraft", "AP-ship", "AP-vehicle"}
-
-
-def write_run_on(folder, data):
-    config = load_config(write_run(folder / "own"))
-    config.dataloader = data
-    save_config(config, folder / "own" / "config.yaml")
-    return folder / "own" / "config.yaml"
 
 
 @pytest.mark.parametrize(
