@@ -56,18 +56,8 @@ def reconstruct_pairs(
         sensor: _as_image(values, images[sensor], valid[sensor], grid, normalised=True)
         for sensor, values in model.decode(model.decoder, fused, keep, grid).items()
     }
-    cross: dict[str, Tensor] = {}
-    targets: dict[str, Tensor] = {}
-    in_raster_units = model.cross is not None and model.cross_reconstruction.target.name in _IN_RASTER_UNITS
-    if model.cross is not None:
-        wanted = model.cross_reconstruction.targets(images, valid)
-        for source, values in model.decode_cross(fused, keep, grid).items():
-            target, holds = wanted[source]
-            normalised = model.cross_reconstruction.normalise
-            targets[_OTHER[source]] = target
-            cross[_OTHER[source]] = _as_image(values, target, holds, grid, normalised=normalised)
-        if in_raster_units:
-            cross, targets = _denormalised(model, inputs, cross), _denormalised(model, inputs, targets)
+    cross, targets = _cross(model, inputs, images, valid, fused, keep, grid) if model.cross is not None else ({}, {})
+    raster_units = model.cross is not None and model.cross_reconstruction.target.name in _IN_RASTER_UNITS
     own = _denormalised(model, inputs, own)
     mask = masked_units(keep, grid[0] * grid[1]).unflatten(1, grid)
     answers = []
@@ -79,9 +69,31 @@ def reconstruct_pairs(
 
         answer: dict[str, Any] = {"mask": mask[index], "unit_size": model.unit_size, "own": cut(own)}
         if cross:
-            answer |= {"cross": cut(cross), "cross_target": cut(targets), "cross_in_raster_units": in_raster_units}
+            answer |= {"cross": cut(cross), "cross_target": cut(targets), "cross_in_raster_units": raster_units}
         answers.append(answer)
     return answers
+
+
+def _cross(
+    model: CoDeMAE,
+    inputs: Sequence[ModelInput],
+    images: Mapping[str, Tensor],
+    valid: Mapping[str, Tensor | None],
+    fused: Tensor,
+    keep: Tensor,
+    grid: tuple[int, int],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What is predicted of each sensor from the other, and what was to be predicted."""
+    wanted = model.cross_reconstruction.targets(images, valid)
+    normalised = model.cross_reconstruction.normalise
+    cross = {
+        _OTHER[source]: _as_image(values, *wanted[source], grid, normalised=normalised)
+        for source, values in model.decode_cross(fused, keep, grid).items()
+    }
+    targets = {_OTHER[source]: target for source, (target, _) in wanted.items()}
+    if model.cross_reconstruction.target.name in _IN_RASTER_UNITS:
+        return _denormalised(model, inputs, cross), _denormalised(model, inputs, targets)
+    return cross, targets
 
 
 def _as_image(
