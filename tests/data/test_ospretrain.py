@@ -37,7 +37,7 @@ def test_every_folder_is_a_source_with_the_exclusions_of_the_release(tree):
 
 
 def test_exclusions_are_options(tree):
-    everything = load_ospretrain(tree, exclude=(), exclude_lists={})
+    everything = load_ospretrain(tree, exclude=None, exclude_lists=None)
     assert {"PIE-RGB-SAR/p1", "WHU-OPT-SAR/w3"} <= set(names(everything)) and len(everything) == 11
     assert names(load_ospretrain(tree, include=["PIE-RGB-SAR"])) == ["PIE-RGB-SAR/p1"]
     without = load_ospretrain(tree, exclude=["SpaceNet6"], exclude_lists={"QXSLAB_SARPORT": ["train"]})

@@ -43,8 +43,8 @@ def load_ospretrain(
     *,
     part: OSPretrainPart = "paired",
     include: Sequence[str] | None = None,
-    exclude: Sequence[str] = EXCLUDED,
-    exclude_lists: Mapping[str, Sequence[str]] = EXCLUDED_LISTS,
+    exclude: Sequence[str] | None = EXCLUDED,
+    exclude_lists: Mapping[str, Sequence[str]] | None = EXCLUDED_LISTS,
 ) -> list[dict[str, Any]]:
     """List one part of a tree; sizes are not read here.
 
@@ -52,9 +52,10 @@ def load_ospretrain(
         root: the tree; None = ``OSPretrain-1M`` below the folder of the data sets.
         part: pairs, or unpaired images of one modality.
         include: names of the sources to take, these also if they are in `exclude`; None = all but `exclude`.
-        exclude: names of sources to leave out.
+        exclude: names of sources to leave out; None = none.
         exclude_lists: source -> which of its lists ``train``, ``val``, ``test`` to leave out. A name that stands in
-            such a list is left out even if another list has it too. Without any list file all pairs are taken.
+            such a list is left out even if another list has it too. None = none. Without any list file all pairs are
+            taken.
 
     Returns:
         Dataset dicts with `source` and an `image_id` of ``<source>/<name>``, sorted by source and name; pairs have
@@ -67,6 +68,7 @@ def load_ospretrain(
     base = ospretrain_root(root)
     if part not in get_args(OSPretrainPart):
         raise UserError(f"OSPretrain has no part '{part}'; known: {', '.join(get_args(OSPretrainPart))}")
+    exclude, exclude_lists = exclude or (), exclude_lists or {}
     known = source_names(base)
     _check_names(base, known, include, exclude_lists)
     sources = [name for name in known[part] if (name not in exclude if include is None else name in include)]

@@ -94,6 +94,7 @@ def test_categories_choose_and_number_the_labels(chips):
         ),
     ],
 )
-def test_what_cannot_be_found_is_refused(options, message):
+def test_what_cannot_be_found_is_refused(options, message, monkeypatch):
+    monkeypatch.setattr("mmovseg.data.miniearth.chips._IDLE_BLOCKS", 1)
     with pytest.raises(UserError, match=message):
         load_miniearth_targets(**({"split": "train"} | options))

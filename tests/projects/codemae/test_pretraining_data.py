@@ -141,7 +141,11 @@ def test_a_pair_without_its_partner_is_refused():
 @pytest.mark.parametrize(
     ("counts", "options", "message"),
     [
-        ((2, 3, 2), {}, "^there are 3 unpaired optical images but 2 unpaired SAR images; .* set unequal=repeat"),
+        (
+            (2, 3, 2),
+            {},
+            "^there are 3 unpaired optical images but 2 unpaired SAR images; .* set dataset.unequal=repeat",
+        ),
         ((2, 3, 3), {"unequal": "cut"}, "^unequal must be refuse or repeat, got 'cut'$"),
         ((2, 0, 3), {}, "^the pretraining data list no unpaired optical images"),
         ((2, None, 3), {}, "^the pretraining data have unpaired SAR images but no unpaired optical ones$"),
@@ -165,7 +169,8 @@ def test_unequal_counts_may_repeat(tree):
     write_png(tree / "Unpaired" / "SAR" / "more.png", np.zeros((20, 20)))
     with pytest.raises(UserError, match="^there are 5 unpaired optical images but 6 unpaired SAR images"):
         ospretrain_pretraining(root=tree)
-    dataset = ospretrain_pretraining(root=tree, unequal="repeat", use="unpaired")
+    options = ["dataloader.train.dataset.unequal=repeat", "dataloader.train.dataset.use=unpaired"]
+    dataset = instantiate(config(tree, *options, "dataloader.train.dataset.exclude=[]").dataloader.train.dataset)
     assert (dataset.num_pairs, dataset.num_optical, dataset.num_sar) == (0, 5, 6)
 
 
@@ -239,17 +244,18 @@ def test_unpaired_sources_are_measured_apart(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="^source 'FAIR1M' has no optical statistics in 'ospretrain'"):
         instantiate(config(tree).dataloader.train.dataset)
     monkeypatch.chdir(ROOT)
+    unpaired = "dataloader.train.dataset.use=unpaired"
     command = ["--config-file", OSPRETRAIN, "--quiet", "--output", str(out), f"dataloader.train.dataset.root={tree}"]
-    monkeypatch.setattr(sys, "argv", ["compute_statistics.py", *command])
+    monkeypatch.setattr(sys, "argv", ["compute_statistics.py", *command, unpaired])
     runpy.run_path(str(ROOT / "tools" / "compute_statistics.py"), run_name="__main__")
     table = read_statistics(out)
-    assert set(table) == {"QXSLAB_SARPORT", "SpaceNet6", "WHU-OPT-SAR", "Unpaired", "FAIR1M", "SARDet"}
+    assert set(table) == {"Unpaired", "FAIR1M", "SARDet"}
     assert table["SARDet"].optical is None and table["SARDet"].sar.mean == (99.0,) * 3 and table["FAIR1M"].sar is None
     assert table["SARDet"].origin == "measured on 2 of 2 images"
-    found = config(tree, f"dataloader.train.dataset.statistics={out}")
+    found = config(tree, f"dataloader.train.dataset.statistics={out}", unpaired)
     items = list(itertools.chain(*take(instantiate(found.dataloader.train), 12)))
-    assert {item["source"] for item in items if not item["paired"]} == {"Unpaired", "FAIR1M"}
-    assert {item["sar_source"] for item in items if not item["paired"]} == {"Unpaired", "SARDet"}
+    assert {item["source"] for item in items} == {"Unpaired", "FAIR1M"}
+    assert {item["sar_source"] for item in items} == {"Unpaired", "SARDet"}
     contract = instantiate(found.input_contract)
     assert [part.name for part in contract.sources if part.sar is None] == ["FAIR1M"]
 

@@ -86,7 +86,7 @@ def pretraining_dataset(
     if len(optical) != len(sar) and unequal == "refuse":
         raise UserError(
             f"there are {len(optical)} unpaired optical images but {len(sar)} unpaired SAR images; give as many of "
-            "both, or set unequal=repeat to see the fewer ones more often"
+            "both, or set dataset.unequal=repeat to see the fewer ones more often"
         )
     _check_keys(paired or (), "file_name", "sar_file_name")
     _check_keys(optical, "file_name")

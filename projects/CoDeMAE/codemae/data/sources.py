@@ -64,8 +64,8 @@ def ospretrain_pretraining(
     root: str | Path | None = None,
     use: Use = "both",
     include: Sequence[str] | None = None,
-    exclude: Sequence[str] = EXCLUDED,
-    exclude_lists: Mapping[str, Sequence[str]] = EXCLUDED_LISTS,
+    exclude: Sequence[str] | None = EXCLUDED,
+    exclude_lists: Mapping[str, Sequence[str]] | None = EXCLUDED_LISTS,
     unequal: Unequal = "refuse",
     statistics: str | None = None,
 ) -> PretrainingDataset:

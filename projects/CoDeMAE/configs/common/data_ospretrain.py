@@ -25,6 +25,7 @@ _train = L(build_train_loader)(
         include=None,
         exclude=EXCLUDED,
         exclude_lists=EXCLUDED_LISTS,
+        unequal="refuse",
         statistics="ospretrain",
     ),
     mapper=L(PretrainingMapper)(
