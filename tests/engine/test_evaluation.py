@@ -1,14 +1,19 @@
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from omegaconf import DictConfig
 
+from mmovseg.config import LazyCall as L
 from mmovseg.config import instantiate, load_config
 from mmovseg.data.perturb import SarOfAnother
 from mmovseg.engine.cli import train_main
 from mmovseg.engine.evaluation import build_evaluators, choose_evaluation, evaluate, format_results, test_nodes
 from mmovseg.engine.hooks import flat_scalars
 from mmovseg.errors import UserError
+from mmovseg.evaluation import EncoderEvaluator
+from mmovseg.testing.checks import tiny_vocabulary
 from tests.engine.toy_parts import ToyEvaluator
 
 TOY = str(Path(__file__).with_name("toy_config.py"))
@@ -41,6 +46,20 @@ def test_evaluator_is_told_where_the_numbers_come_from(tmp_path):
     assert len(facts["config_sha256"]) == 64
     assert (facts["seed"], facts["device"]) == (0, "cpu")
     assert facts["config_file"] == "tests/engine/toy_config.py"
+
+
+def test_evaluators_of_several_loaders_learn_their_names():
+    def evaluator(**options):
+        return L(EncoderEvaluator)(dataset_name="d", vocabulary=L(tiny_vocabulary)(seen=1, unseen=1), **options)
+
+    def loaders_of(evaluators, loaders):
+        parts = {"train": {"output_dir": "o"}, "dataloader": {"test": loaders, "evaluator": evaluators}}
+        config = DictConfig(parts, flags={"allow_objects": True})
+        return {name: part.loader for name, (_, part) in build_evaluators(config, {}).items()}
+
+    several = {"sar": evaluator(), "optical": evaluator(loader="eyes")}
+    assert loaders_of(several, {name: L(SimpleNamespace)() for name in several}) == {"sar": "sar", "optical": "eyes"}
+    assert loaders_of(evaluator(), L(SimpleNamespace)()) == {"d": None}
 
 
 def test_weights_without_a_checkpoint_are_warned_about(tmp_path, capsys):

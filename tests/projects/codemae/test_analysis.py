@@ -156,6 +156,14 @@ def test_umap_gets_the_seed_and_its_absence_is_one_sentence(monkeypatch):
         pairs.in_a_plane(torch.randn(7, 4), torch.randn(7, 4), method="umap", seed=3)
 
 
+@pytest.mark.slow
+def test_umap_gives_the_same_places_again():
+    pytest.importorskip("umap")
+    optical = torch.randn(60, 8)
+    first, second = (pairs.in_a_plane(optical + 4, optical, method="umap", seed=1) for _ in range(2))
+    assert np.array_equal(first, second) and np.isfinite(first).all()
+
+
 # ---------------------------------------------------------------- panels
 
 
