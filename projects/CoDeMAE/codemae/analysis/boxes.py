@@ -53,7 +53,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--images", type=int, default=4, metavar="N", help="images, the first of the loader (default: 4)"
     )
-    parser.add_argument("--score", type=float, default=0.5, help="lowest score that is drawn, 0 to 1 (default: 0.5)")
+    parser.add_argument("--score", type=float, default=0.3, help="lowest score that is drawn, 0 to 1 (default: 0.3)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
     return parser.parse_intermixed_args(arguments)
