@@ -50,6 +50,6 @@ dataloader.train.mapper.sar_photometric = L(EachDate)(jitter=L(SarJitter)(), dat
 dataloader.test.batch_size = 1
 dataloader.evaluator.vocabulary = _vocabulary
 dataloader.evaluator.dataset_name = "shuguang_test"
-dataloader.evaluator.before, dataloader.evaluator.after = "sar", "optical"
+dataloader.evaluator.update(before="sar", after="optical", sar_limits_db=[-20.0, 5.0])
 
 train.output_dir = "output/codemae/change_shuguang_xs"

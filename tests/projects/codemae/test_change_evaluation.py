@@ -108,10 +108,11 @@ def test_pictures_of_two_dates_of_one_sensor(tmp_path):
     outputs = [scores_for(guesses(inputs, 2)[0], 2)]
     evaluator = DamageEvaluator(
         dataset_name="tiny", vocabulary=CHANGE, output_dir=str(tmp_path), num_pictures=1, before="sar", after="sar",
-        modality="sar",
+        modality="sar", sar_limits_db=[-25, 0],
     )  # fmt: skip
     evaluator.process(inputs, outputs)
     assert evaluator.evaluate()["sem_seg"]["F1-changed"] > 0
+    assert (np.diff(evaluator._rows[0].before, axis=2) == 0).all()  # grey
     row = evaluator._rows[0]
     assert row.before.shape == row.after.shape == (16, 24, 3) and (row.before != row.after).any()
 

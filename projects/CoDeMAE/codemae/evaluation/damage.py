@@ -44,7 +44,7 @@ class DamageEvaluator(OVSegEvaluator):
         dataset_name, vocabulary, prompts, modality, output_dir, provenance: see `OVSegEvaluator`.
         num_pictures: pairs to draw into `pictures.png` beside `result.json`.
         before, after: sensor of each date, for the pictures; two dates of one sensor are stacked in channels.
-        sar_unit: for the pictures.
+        sar_unit, sar_limits_db: for the pictures, see `dates_of`.
     """
 
     def __init__(
@@ -60,8 +60,10 @@ class DamageEvaluator(OVSegEvaluator):
         before: Sensor = "optical",
         after: Sensor = "sar",
         sar_unit: SarUnit = "db",
+        sar_limits_db: Sequence[float] | None = None,
     ) -> None:
         self.num_pictures, self.before, self.after, self.sar_unit = num_pictures, before, after, sar_unit
+        self.sar_limits_db = None if sar_limits_db is None else (float(sar_limits_db[0]), float(sar_limits_db[1]))
         super().__init__(
             dataset_name=dataset_name,
             vocabulary=vocabulary,
@@ -94,7 +96,9 @@ class DamageEvaluator(OVSegEvaluator):
             found = output["building"].cpu() if "building" in output else columns > 0
             self._buildings.update(_is_building(truth), found.long())
             if len(self._rows) < self.num_pictures:
-                dates = dates_of(item, self.before, self.after, sar_unit=self.sar_unit)
+                dates = dates_of(
+                    item, self.before, self.after, sar_unit=self.sar_unit, sar_limits_db=self.sar_limits_db
+                )
                 self._rows.append(ChangeRow(*dates, truth=truth.numpy(), predicted=columns.numpy()))
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:

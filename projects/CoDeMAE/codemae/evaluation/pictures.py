@@ -40,7 +40,12 @@ class ChangeRow:
 
 
 def dates_of(
-    item: ModelInput, before: Sensor, after: Sensor, *, sar_unit: SarUnit = "db"
+    item: ModelInput,
+    before: Sensor,
+    after: Sensor,
+    *,
+    sar_unit: SarUnit = "db",
+    sar_limits_db: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return both dates of a model input as (H, W, 3) uint8 pictures.
 
@@ -48,6 +53,7 @@ def dates_of(
         item: with the rasters of both sensors, or two dates of one stacked in channels.
         before, after: sensor of each date.
         sar_unit: of the SAR values.
+        sar_limits_db: drawn black and white, the first channel alone; for SAR without calibration.
     """
     pictures = []
     for number, sensor in enumerate((before, after)):
@@ -55,7 +61,10 @@ def dates_of(
         if before == after:
             raster = raster.chunk(2)[number]
         pixels = raster.permute(1, 2, 0).cpu().float().numpy()
-        pictures.append(optical_to_rgb(pixels) if sensor == "optical" else sar_to_rgb(pixels, unit=sar_unit))
+        if sensor == "optical":
+            pictures.append(optical_to_rgb(pixels))
+        else:
+            pictures.append(sar_to_rgb(pixels, unit=sar_unit, limits_db=sar_limits_db))
     return pictures[0], pictures[1]
 
 
