@@ -62,7 +62,7 @@ setup(
     python_requires=">=3.11",
     packages=list(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"mmovseg": DATA, **{name: ["**/*.py", "**/*.yaml"] for name in CONFIGS}},
+    package_data={"mmovseg": DATA, **{name: ["**/*.py", "**/*.yaml", "**/*.json"] for name in CONFIGS}},
     install_requires=read_requirements("base.in"),
     entry_points={"console_scripts": ["mmovseg = mmovseg.cli:main"]},
     extras_require={

@@ -31,7 +31,7 @@ from mmovseg.testing.fakes import write_raster
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "MODEL_ZOO.md", "projects/CMU/README.md")
 TOPICS = ("model", "own_data", "floods", "robustness", "scenes", "speed")
-LINKED = (*PAGES, *(f"docs/{topic}.md" for topic in TOPICS), "datasets/README.md")
+LINKED = (*PAGES, *(f"docs/{topic}.md" for topic in TOPICS), "datasets/README.md", "projects/CoDeMAE/README.md")
 BLOCK = r"<!-- {name} -->\n(.*?)<!-- /{end} -->"
 
 

@@ -127,6 +127,13 @@ def shell_commands(markdown: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def module_file(name: str) -> Path:
+    """The file of a module of the package, or of a project under its name there."""
+    path = name.replace(".", "/") + ".py"
+    inner = path.removeprefix("mmovseg/projects/")
+    return next(iter((ROOT / "projects").glob(f"*/{inner}")), ROOT / path) if inner != path else ROOT / path
+
+
 def find_command_faults(command: str) -> list[str]:
     """What is wrong with one documented command: unknown make targets, tools, modules, options or config files."""
     faults = []
@@ -140,19 +147,27 @@ def find_command_faults(command: str) -> list[str]:
             faults += [] if (ROOT / value).exists() else [f"{value} does not exist"]
     script = next((ROOT / word for word in words if re.match(r"^(tools|datasets)/\w+\.py$", word)), None)
     if "-m" in words and words[words.index("-m") + 1].startswith("mmovseg"):
-        script = ROOT / (words[words.index("-m") + 1].replace(".", "/") + ".py")
+        script = module_file(words[words.index("-m") + 1])
         faults += [] if script.is_file() else [f"{script.relative_to(ROOT)} does not exist"]
     if script is not None and script.is_file():
-        known = script.read_text() + "".join(file.read_text() for file in source_files("mmovseg"))
-        options = [word.split("=")[0] for word in words if word.startswith("--") and word != "--"]
+        known = script.read_text() + "".join(file.read_text() for file in source_files("mmovseg", "projects"))
+        start = words.index("-m") if "-m" in words else 0  # what stands before it belongs to torchrun
+        options = [word.split("=")[0] for word in words[start:] if word.startswith("--") and word != "--"]
         faults += [f"{script.name} has no option {name}" for name in options if f'"{name}"' not in known]
     return faults
 
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "MODEL_ZOO.md", "datasets/README.md", "projects/CMU/README.md"]
-    + [f"docs/{name}.md" for name in ("floods", "model", "own_data", "robustness")],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "MODEL_ZOO.md",
+        "datasets/README.md",
+        "projects/CMU/README.md",
+        "projects/CoDeMAE/README.md",
+    ]
+    + [f"docs/{name}.md" for name in ("floods", "model", "own_data", "robustness", "scenes", "speed")],
 )
 def test_documented_commands_exist(name):
     if not (ROOT / name).is_file():
@@ -168,6 +183,12 @@ def test_the_command_check_sees_faults():
     assert find_command_faults(second) == ["install_detectron2.py has no option --chekc"]
     assert find_command_faults(third) == []
     assert find_command_faults("python tools/no_such.py") == ["tools/no_such.py does not exist"]
+    module = "python -m mmovseg.projects.codemae.analysis"
+    assert find_command_faults(f"{module}.spectrum --checkpoint a") == []
+    assert find_command_faults(f"{module}.none") == ["mmovseg/projects/codemae/analysis/none.py does not exist"]
+    assert find_command_faults("torchrun --nproc-per-node 2 -m mmovseg.doctor --jsn") == [
+        "doctor.py has no option --jsn"
+    ]
     assert find_command_faults("OMP_NUM_THREADS=1 python -m mmovseg.doctor --json") == []
 
 
