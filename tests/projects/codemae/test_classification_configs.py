@@ -1,5 +1,6 @@
 """Every probe and fine-tuning config takes a step, and has the recipe of the release."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from mmovseg.config import LazyCall, get_config, instantiate
 from mmovseg.config.loading import config_folders
+from mmovseg.engine.run import forget_foundation_weights
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.projects.codemae.modeling.classifier import ImageClassifier
 
@@ -22,7 +24,8 @@ def read(name):
     """Return a config with two classes and a small encoder."""
     config = get_config(f"projects/CoDeMAE/configs/{name}.py")
     config.dataloader.evaluator.classes = ["one", "other"]
-    config.model.encoder.update(stem_dim=8, depths=[1, 1, 1], num_heads=2)
+    forget_foundation_weights(config.model)
+    config.model.encoder.update(stem_dim=8, depths=[1, 1, 1], num_heads=2, weights=None)
     if config.model.optical_norm is not None and "statistics" in config.model.optical_norm:
         config.model.optical_norm = LazyCall(PixelNorm)(mean=[100.0] * 3, std=[50.0] * 3)  # to be measured first
     return config
@@ -57,6 +60,19 @@ def test_the_model_of_every_config_takes_a_step(name):
     assert moved <= learning and {"head.linear.bias"} <= moved
     schedule = instantiate(config.lr_multiplier)
     assert config.optimizer.base_lr * schedule(1.0) == pytest.approx(1e-6, rel=1e-3)
+
+
+def test_large_encoders_start_from_pretraining_as_in_the_dense_configs():
+    dense = get_config("projects/CoDeMAE/configs/upernet_loveda_b.py").model.encoder.weights
+    large = {name: get_config(f"projects/CoDeMAE/configs/{name}.py") for name in NAMES if name.endswith("_b")}
+    assert len(large) == 12 and dense is not None
+    assert {config.model.encoder.get("weights") for config in large.values()} == {dense}
+
+
+def test_scripts_that_configs_name_exist():
+    files = list((ROOT / "projects/CoDeMAE/configs").rglob("*.py"))
+    named = {name for file in files for name in re.findall(r"(?:datasets|tools|projects)/[\w/]+\.py", file.read_text())}
+    assert len(named) > 20 and [name for name in sorted(named) if not (ROOT / name).is_file()] == []
 
 
 def test_recipes_of_the_release():
