@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 import shutil
 
 import numpy as np
@@ -55,6 +56,17 @@ def test_unpaired_images_have_sources_of_their_own(tree):
 def test_a_name_in_a_list_left_out_stays_out(tree):
     (tree / "WHU-OPT-SAR" / "train.txt").write_text("w1\nw3\nw1.png\n\nw2.png\n")
     assert names(load_ospretrain(tree, include=["WHU-OPT-SAR"])) == ["WHU-OPT-SAR/w1", "WHU-OPT-SAR/w2"]
+
+
+def test_a_list_that_cannot_be_left_out_is_a_warning(tree, caplog):
+    for name in ("train", "test"):
+        (tree / "WHU-OPT-SAR" / f"{name}.txt").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert len(load_ospretrain(tree, include=["WHU-OPT-SAR"])) == 3
+    assert "WHU-OPT-SAR' has no list files: all is taken, also what ('test',) would leave out" in caplog.text
+    caplog.clear()
+    load_ospretrain(tree, include=["SpaceNet6"])
+    assert not caplog.records
 
 
 def test_names_may_hold_folders_dots_and_other_suffixes(tree):
@@ -130,7 +142,12 @@ def test_a_bad_tree_is_one_sentence(tree, break_it, message):
     [
         ({"root": "gone"}, "^pretraining data 'gone' do not exist"),
         ({"part": "pairs"}, "no part 'pairs'; known: paired, unpaired_optical, unpaired_sar"),
-        ({"include": ["Mine"]}, "has no source 'Mine'; it has: FAIR1M, PIE-RGB-SAR, QXSLAB_SARPORT, SARDet"),
+        (
+            {"include": ["Mine"]},
+            "has no source 'Mine', which include names; it has: FAIR1M, PIE-RGB-SAR, QXSLAB_SARPORT, SARDet",
+        ),
+        ({"exclude": ["YESeg-OPT-SAR", "SpaceNet"]}, "has no source 'SpaceNet', which exclude names; it has: FAIR1M"),
+        ({"exclude_lists": {"DDHR": ["test"], "WHU": ["test"]}}, "no source 'WHU', which exclude_lists names; it has"),
         ({"include": ["FAIR1M"]}, "^no paired source of '.*' is in use; it has: PIE-RGB-SAR, QXS"),
         (
             {"exclude_lists": {"SpaceNet6": ["dev"]}},

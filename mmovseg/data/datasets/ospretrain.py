@@ -55,7 +55,7 @@ def load_ospretrain(
         exclude: names of sources to leave out; None = none.
         exclude_lists: source -> which of its lists ``train``, ``val``, ``test`` to leave out. A name that stands in
             such a list is left out even if another list has it too. None = none. Without any list file all pairs are
-            taken.
+            taken, with a warning if a list was to be left out.
 
     Returns:
         Dataset dicts with `source` and an `image_id` of ``<source>/<name>``, sorted by source and name; pairs have
@@ -70,7 +70,7 @@ def load_ospretrain(
         raise UserError(f"OSPretrain has no part '{part}'; known: {', '.join(get_args(OSPretrainPart))}")
     exclude, exclude_lists = exclude or (), exclude_lists or {}
     known = source_names(base)
-    _check_names(base, known, include, exclude_lists)
+    _check_names(base, known, include, exclude, exclude_lists)
     sources = [name for name in known[part] if (name not in exclude if include is None else name in include)]
     if not sources:
         found = ", ".join(known[part]) or "none"
@@ -179,6 +179,8 @@ def chosen_names(folder: Path, left_out: Sequence[str]) -> list[str] | None:
     """
     lists = read_lists(folder)
     if not lists:
+        if left_out:
+            _LOGGER.warning("'%s' has no list files: all is taken, also what %s would leave out", folder, left_out)
         return None
     kept = [name for key, names in lists.items() if key not in left_out for name in names]
     dropped = {name for key, names in lists.items() if key in left_out for name in names}
@@ -250,12 +252,21 @@ def _check_names(
     base: Path,
     known: Mapping[OSPretrainPart, Sequence[str]],
     include: Sequence[str] | None,
+    exclude: Sequence[str],
     exclude_lists: Mapping[str, Sequence[str]],
 ) -> None:
     everything = sorted({name for names in known.values() for name in names})
-    for name in include or ():
-        if name not in everything:
-            raise UserError(f"'{base}' has no source '{name}'; it has: {', '.join(everything) or 'none'}")
+    # What is left out by default need not be there. Of other names a mistyped one would leave test images in.
+    asked = {
+        "include": include or (),
+        "exclude": set(exclude).difference(EXCLUDED),
+        "exclude_lists": set(exclude_lists).difference(EXCLUDED_LISTS),
+    }
+    for option, names in asked.items():
+        for name in sorted(names):
+            if name not in everything:
+                has = ", ".join(everything) or "none"
+                raise UserError(f"'{base}' has no source '{name}', which {option} names; it has: {has}")
     for name, lists in exclude_lists.items():
         for wrong in (key for key in lists if key not in LISTS):
             raise UserError(f"exclude_lists of '{name}' has '{wrong}'; lists are {', '.join(LISTS)}")
