@@ -54,6 +54,15 @@ def test_the_teacher_is_no_part_of_the_model_and_the_same_for_all():
     torch.testing.assert_close(make_teacher().tokens(inputs, unit_size=8, grid=(4, 4)), tokens)
 
 
+def test_building_the_teacher_leaves_the_generators_of_devices_alone(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    torch.manual_seed(1)
+    assert seeded == [1], "torch seeds all devices, so a teacher must not do it that way"
+    make_teacher().encoder(torch.device("cpu"))
+    assert seeded == [1]
+
+
 def test_patches_of_the_teacher_are_averaged_over_a_unit():
     teacher, inputs = make_teacher(), make_pairs(2)
     fine = teacher.tokens(inputs, unit_size=4, grid=(8, 8)).transpose(1, 2).unflatten(2, (8, 8))
@@ -93,5 +102,7 @@ def test_a_teacher_that_does_not_fit_is_refused():
         make_teacher(encoder={"name": "vit_small_patch8_224", "wieghts": "timm"})
     with pytest.raises(UserError, match="encoder lacks 'name'"):
         make_teacher(encoder={})
+    with pytest.raises(UserError, match="distillation.num_heads is 3, which does not divide the encoder's width 8"):
+        distillation(num_heads=3)
     with pytest.raises(UserError, match=r"middle is 1.0 but must lie in \[0, 1\)"):
         distillation(middle=1.0)

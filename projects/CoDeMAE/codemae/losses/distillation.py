@@ -54,6 +54,9 @@ class OpticalDistillation(nn.Module):
         spec: options.
         dim: width of t.
         encoder_dim: width of z.
+
+    Raises:
+        UserError: the heads of the auxiliary blocks do not divide that width.
     """
 
     def __init__(self, spec: DistillationSpec, *, dim: int, encoder_dim: int) -> None:
@@ -63,6 +66,11 @@ class OpticalDistillation(nn.Module):
         self.head = nn.Linear(dim, spec.teacher.width)
         self.auxiliary = spec.auxiliary
         if spec.auxiliary:
+            if encoder_dim % spec.num_heads:
+                raise UserError(
+                    f"model.distillation.num_heads is {spec.num_heads}, which does not divide the encoder's width "
+                    f"{encoder_dim}"
+                )
             self.aux_blocks = nn.Sequential(
                 *(transformer_block(encoder_dim, num_heads=spec.num_heads) for _ in range(2))
             )

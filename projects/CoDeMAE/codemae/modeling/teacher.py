@@ -61,7 +61,9 @@ class FrozenTeacher:
         """
         if self._encoder is None:
             with torch.random.fork_rng(devices=[]):  # building it must not move the numbers that draw the masks
-                torch.manual_seed(0)  # a teacher without weights (in tests) is the same in every process
+                # A teacher without weights (in tests) is the same in every process. `torch.manual_seed` would seed the
+                # devices too, which nothing here puts back.
+                torch.default_generator.manual_seed(0)
                 self._encoder = TimmEncoder(**self.arguments, taps=(self._depth(),), freeze=True)
             found = self._encoder.model.embed_dim
             if found != self.width:
