@@ -10,6 +10,7 @@ from mmovseg.errors import UserError
 from mmovseg.projects.codemae.modeling import pretrainer
 from mmovseg.projects.codemae.modeling.masked_timm import MaskedViT
 from mmovseg.projects.codemae.modeling.masking import draw_visible, masked_units
+from mmovseg.projects.codemae.modeling.pyramid import Pyramid
 from tests.projects.codemae.tiny_pretrainer import (
     SIDE,
     losses_and_gradients,
@@ -252,6 +253,12 @@ def test_optical_and_sar_of_an_input_may_be_of_two_sources(monkeypatch):
     near = model.views([item])["sar"].x
     assert not torch.allclose(model.views([{**item, "sar_source": "there"}])["sar"].x, near)
     torch.testing.assert_close(model.views([{**item, "sar_source": "here"}])["sar"].x, near)
+    keep = draw_visible(1, 16, 0.75)
+    # pictures go back by the constants that the image came by: where 0 is predicted they show the image's own mean
+    monkeypatch.setattr(model, "decode", lambda *_, **__: {"sar": torch.zeros(1, 16, 192)})
+    for name in ("here", "there"):
+        drawn = model.reconstruct([{**item, "sar_source": name}], keep=keep)[0]["own"]["sar"]
+        torch.testing.assert_close(drawn.mean(), item["sar"].mean(), atol=1e-3, rtol=0)
 
 
 def test_evaluation_reads_sar_where_it_is_and_gives_optical_beside_it():
@@ -275,6 +282,20 @@ def test_evaluation_reads_sar_where_it_is_and_gives_optical_beside_it():
     assert both[1]["patch_valid"].tolist() == [[False] * 4] * 2 + [[True] * 4] * 2
     mean = both[1]["student"]["tokens"][:, 2:].mean(dim=(1, 2))
     torch.testing.assert_close(both[1]["student_global"]["tokens"], mean)
+
+
+@pytest.mark.parametrize("share_encoder", [True, False])
+def test_evaluation_computes_the_pyramid_only_where_it_is_read(monkeypatch, share_encoder):
+    runs = []
+    for features in (("tokens",), ("tokens", "p4"), ("fused",)):
+        model = make_pretrainer(features=features, share_encoder=share_encoder).eval()
+        for module in model.modules():
+            if isinstance(module, Pyramid):
+                module.register_forward_hook(lambda *_, features=features: runs.append(features))
+        with torch.no_grad():
+            answers = model(make_pairs(1))
+        assert set(answers[0]["student"]) == set(features)
+    assert runs == [("tokens", "p4")] * 2 + [("fused",)] * 2
 
 
 def test_reconstruction_comes_in_raster_units_and_is_exact_for_a_perfect_decoder(monkeypatch):
@@ -321,11 +342,20 @@ def test_bad_input_and_options_are_named():
         model([{k: v for k, v in item.items() if k != "sar"} for item in make_pairs()])
     with pytest.raises(UserError, match="'pair0' has neither 'image' nor 'sar'"):
         make_pretrainer().eval()([{"file_name": "pair0"}])
-    with pytest.raises(UserError, match="one size"):
-        small = make_pairs(2)
-        for item in small:
-            item["sar"] = item["sar"][:, :16]
+    small = make_pairs(2)
+    for item in small:
+        item["sar"] = item["sar"][:, :16]
+    with pytest.raises(UserError, match="pair 'pair0' has an optical image of 32 x 32 px but a SAR image of 16 x 32"):
         model(small)
+    with pytest.raises(UserError, match="one size"):
+        model([{**item, "paired": False} for item in small])
+    nearly = make_pairs(2)
+    nearly[1]["sar"] = nearly[1]["sar"][:, :, :31]  # padding makes both 32
+    with pytest.raises(UserError, match="pair 'pair1' has an optical image of 32 x 32 px but a SAR image of 32 x 31"):
+        model(nearly)
+    assert model([{**item, "paired": False} for item in nearly])["loss_mae"].isfinite()
+    with pytest.raises(UserError, match="encoder reads 3 channels of sar, but the images have 2; in_chans of the enc"):
+        make_pretrainer(encoder=make_encoder(in_chans={"optical": 3, "sar": 3})).train()(make_pairs())
     with pytest.raises(UserError, match="model.encoder.in_chans lacks 'sar'"):
         make_pretrainer(encoder=make_encoder(in_chans={"optical": 3}))
     with pytest.raises(UserError, match="mask_ratio is 1.0 but must lie between 0 and 1"):

@@ -206,7 +206,7 @@ class MaskedEncoder(Backbone):
             with_levels: compute the levels.
 
         Raises:
-            UserError: a sensor without embedding, or images of different or indivisible sizes.
+            UserError: a sensor without embedding, or images of other channels, or of different or indivisible sizes.
             ValueError: `keep` has another number of rows, or `middle_block` is none of `main_blocks`.
         """
         grid = self._grid_of(images)
@@ -219,6 +219,7 @@ class MaskedEncoder(Backbone):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             parts, start = [], 0
             for sensor, image in images.items():
+                self._check_channels(sensor, image)
                 rows = None if keep is None else keep[start : start + len(image)]
                 parts.append(self.embed[sensor](image, rows))
                 start += len(image)
@@ -246,6 +247,15 @@ class MaskedEncoder(Backbone):
     def _check_sensor(self, sensor: str) -> None:
         if sensor not in self.embed:
             raise UserError(f"encoder has no patch embedding of '{sensor}'; it has: {', '.join(self.sensors)}")
+
+    def _check_channels(self, sensor: Sensor, image: Tensor) -> None:
+        embedding = self.embed[sensor]
+        assert isinstance(embedding, UnitEmbedding)
+        if image.shape[1] != embedding.in_chans:
+            raise UserError(
+                f"encoder reads {embedding.in_chans} channels of {sensor}, but the images have {image.shape[1]}; "
+                "in_chans of the encoder, the constants of the normalisation and the data must agree"
+            )
 
     def _grid_of(self, images: Mapping[Sensor, Tensor]) -> tuple[int, int]:
         for sensor in images:

@@ -35,7 +35,7 @@ from mmovseg.projects.codemae.modeling.blocks import init_weights, resize_positi
 from mmovseg.projects.codemae.modeling.decoder import DecoderSpec, LevelFusion, PatchDecoder
 from mmovseg.projects.codemae.modeling.encoder import TOKENS, MaskedEncoder, Sensor, VisibleFeatures
 from mmovseg.projects.codemae.modeling.masking import draw_visible, masked_units, visible_shares
-from mmovseg.projects.codemae.modeling.reconstruct import reconstruct_pairs
+from mmovseg.projects.codemae.modeling.reconstruct import items_of_sar, reconstruct_pairs
 
 SENSORS: tuple[Sensor, ...] = ("optical", "sar")
 FUSED = "fused"
@@ -160,7 +160,7 @@ class CoDeMAE(nn.Module):
             same encoder says of optical; ``patch_valid`` (h, w) bool and ``patch_size``, input pixels.
 
         Raises:
-            UserError: a sensor is missing, or the images of a batch differ in size.
+            UserError: a sensor is missing, the images of a pair differ in size, or those of a batch do once padded.
         """
         return self._losses(batched_inputs) if self.training else self._answers(batched_inputs)
 
@@ -174,6 +174,9 @@ class CoDeMAE(nn.Module):
                     f"pretraining needs the key '{_KEYS[sensor][0]}' in every input; it is missing in "
                     f"'{inputs[0].get('file_name')}'"
                 )
+        paired = all(item.get("paired", True) for item in inputs)
+        if paired:
+            _check_registered(inputs)
         images = {sensor: views[sensor].x for sensor in SENSORS}
         valid = {sensor: views[sensor].valid for sensor in SENSORS}
         grid = self.grid_of(images["optical"])
@@ -182,7 +185,6 @@ class CoDeMAE(nn.Module):
         shares = tuple(visible_shares(valid[sensor], grid, keep) for sensor in SENSORS)
         features = self.encode(images, keep, with_middle=self.distillation is not None)
         fused = self.fuse_levels(features)
-        paired = all(item.get("paired", True) for item in inputs)
 
         losses = {"mae": self.reconstruction(self.decode(self.decoder, fused, keep, grid), images, masked, valid)}
         if self.distillation is not None:
@@ -233,11 +235,9 @@ class CoDeMAE(nn.Module):
 
     def views(self, inputs: Sequence[ModelInput]) -> dict[Sensor, View]:
         """Batch and normalise the sensors that the inputs have."""
-        # The SAR image of an input that is no pair may be of another source than the optical one.
-        of_sar = [{**item, "source": item["sar_source"]} if "sar_source" in item else item for item in inputs]
         found = {
             "optical": batch_view(inputs, *_KEYS["optical"], self.optical_norm, self.unit_size),
-            "sar": batch_view(cast(Any, of_sar), *_KEYS["sar"], self.sar_norm, self.unit_size),
+            "sar": batch_view(items_of_sar(inputs), *_KEYS["sar"], self.sar_norm, self.unit_size),
         }
         return {cast(Sensor, sensor): view for sensor, view in found.items() if view is not None}
 
@@ -245,21 +245,25 @@ class CoDeMAE(nn.Module):
         """Units of images (N, C, H, W): (h, w)."""
         return images.shape[2] // self.unit_size, images.shape[3] // self.unit_size
 
-    def encode(self, images: Mapping[Sensor, Tensor], keep: Tensor | None, *, with_middle: bool) -> VisibleFeatures:
+    def encode(
+        self, images: Mapping[Sensor, Tensor], keep: Tensor | None, *, with_middle: bool, with_levels: bool = True
+    ) -> VisibleFeatures:
         """Encode images of the sensors given, the rows of one below those of the other.
 
         Args:
             images: (B, C, H, W) a sensor.
             keep: (B, V) visible units of all of them; None = all units.
             with_middle: also give what the auxiliary distillation reads.
+            with_levels: compute the pyramid, which costs more than the rest where units are many.
         """
+        options: dict[str, Any] = {"with_levels": with_levels}
         auxiliary = with_middle and self.distillation is not None and self.distillation.auxiliary
-        middle = self.middle_block if auxiliary else None
+        options["middle_block"] = self.middle_block if auxiliary else None
         if not isinstance(self.encoder, PerSensor):
             rows = None if keep is None else keep.repeat(len(images), 1)
-            return cast(MaskedEncoder, self.encoder).encode(images, keep=rows, middle_block=middle)
+            return cast(MaskedEncoder, self.encoder).encode(images, keep=rows, **options)
         parts = [
-            cast(MaskedEncoder, self.encoder[sensor]).encode({sensor: image}, keep=keep, middle_block=middle)
+            cast(MaskedEncoder, self.encoder[sensor]).encode({sensor: image}, keep=keep, **options)
             for sensor, image in images.items()
         ]
         return VisibleFeatures(
@@ -333,7 +337,8 @@ class CoDeMAE(nn.Module):
 
     def _maps(self, sensor: Sensor, images: Tensor) -> dict[str, Tensor]:
         """Level -> (B, C, h, w) of whole images of one sensor."""
-        features = self.encode({sensor: images}, None, with_middle=False)
+        with_levels = any(name != TOKENS for name in self.features)
+        features = self.encode({sensor: images}, None, with_middle=False, with_levels=with_levels)
         grid = self.grid_of(images)
         found = {TOKENS: features.tokens} | {name: level.mean(dim=2) for name, level in features.levels.items()}
         if FUSED in self.features:
@@ -361,6 +366,17 @@ def _one_for_each(encoder: MaskedEncoder) -> PerSensor:
         own.sensor = sensor
         encoders[sensor] = own
     return encoders
+
+
+def _check_registered(inputs: Sequence[ModelInput]) -> None:
+    """Refuse pairs of unequal size; padding to whole units would hide it, and units would show different ground."""
+    for item in inputs:
+        optical, sar = (tuple(item[key].shape[-2:]) for key in ("image", "sar"))  # type: ignore[literal-required]
+        if optical != sar:
+            raise UserError(
+                f"pair '{item.get('file_name')}' has an optical image of {optical[0]} x {optical[1]} px but a SAR "
+                f"image of {sar[0]} x {sar[1]} px"
+            )
 
 
 def _check(

@@ -74,6 +74,11 @@ def reconstruct_pairs(
     return answers
 
 
+def items_of_sar(inputs: Sequence[ModelInput]) -> list[ModelInput]:
+    """Return the inputs as normalisation by source has to see them for SAR, which may be of another source."""
+    return [{**item, "source": item["sar_source"]} if "sar_source" in item else item for item in inputs]
+
+
 def _cross(
     model: CoDeMAE,
     inputs: Sequence[ModelInput],
@@ -111,9 +116,10 @@ def _as_image(
 
 def _denormalised(model: CoDeMAE, inputs: Sequence[ModelInput], maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo the normalisation of pixels."""
-    norms = {"optical": model.optical_norm, "sar": model.sar_norm}
+    norms = {"optical": (model.optical_norm, inputs), "sar": (model.sar_norm, items_of_sar(inputs))}
     answer = {}
     for sensor, x in maps.items():
-        constants = [norms[sensor].for_item(item) for item in inputs]
+        norm, items = norms[sensor]
+        constants = [norm.for_item(item) for item in items]
         answer[sensor] = torch.stack([part * norm.std + norm.mean for part, norm in zip(x, constants, strict=True)])
     return answer
