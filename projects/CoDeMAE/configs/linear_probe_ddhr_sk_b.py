@@ -1,6 +1,6 @@
 """Linear probe on DDHR South Korea, HiViT-B, 10 shots a class: which classes cover at least a tenth of the image.
 
-Train and test are those of `datasets/prepare_ddhr_sk.py`; the release has its own lists, which are not at hand.
+Train and test are those of `datasets/prepare_ddhr.py`; the release has its own lists, which are not at hand.
 """
 
 from mmovseg.config import LazyCall as L

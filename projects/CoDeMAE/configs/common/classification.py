@@ -11,6 +11,7 @@ from mmovseg.engine.schedule import WarmupSchedule
 from mmovseg.projects.codemae.modeling.classifier import ImageClassifier
 
 _encoders = get_config("projects/CoDeMAE/configs/common/encoders.py")
+_weights = "data/codemae/codemae_b.safetensors"  # as in the other configs of the large encoder; null = random start
 
 
 # Linear probe (release): pooled tokens -> norm without weights -> batch norm without weights -> linear layer.
@@ -28,6 +29,7 @@ probe = L(ImageClassifier)(
     init="normal",
 )
 probe.encoder.pyramid_dim = None
+probe.encoder.weights = _weights
 # The rate does not go with the batch (release).
 probe_optimizer = L(build_sgd)(base_lr=0.5, momentum=0.9, weight_decay=0.0)
 probe_schedule = L(WarmupSchedule)(max_iter="${train.max_iter}", decay="cosine", end_factor=2e-6)  # to 1e-6
@@ -44,6 +46,7 @@ finetune = L(ImageClassifier)(
     init="truncated",
 )
 finetune.encoder.pyramid_dim = None
+finetune.encoder.weights = _weights
 # No decay for biases, norms and positions. The rate is 1e-3 for 256 images a batch, and goes with the batch.
 finetune_optimizer = L(build_optimizer)(
     base_lr=1e-3,
