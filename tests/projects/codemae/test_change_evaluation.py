@@ -103,6 +103,18 @@ def test_events_are_reported_apart_and_pictures_are_drawn(tmp_path):
     assert evaluator._rows == [] and evaluator._events == {}
 
 
+def test_buildings_of_an_event_are_told_by_the_building_scores_as_those_of_all():
+    inputs = random_inputs(DAMAGE, ((20, 30), (12, 8)))
+    evaluator = DamageEvaluator(dataset_name="tiny", vocabulary=DAMAGE)
+    for item, event, found in zip(inputs, ("flood", "quake"), (False, True), strict=True):
+        truth = torch.where(item["sem_seg"] == 255, 0, item["sem_seg"])
+        building = (truth > 0) & found
+        evaluator.process([{**item, "source": event}], [{**scores_for(truth, 4), "building": building}])
+    evaluator.evaluate()
+    assert [row["F1-building"] for row in evaluator.report["by_event"]] == [0.0, 100.0]
+    assert [row["F1-damage"] for row in evaluator.report["by_event"]] == [100.0, 100.0]
+
+
 def test_pictures_of_two_dates_of_one_sensor(tmp_path):
     inputs = random_inputs(CHANGE, ((16, 24),), modality="sar", polarisations=4)
     outputs = [scores_for(guesses(inputs, 2)[0], 2)]

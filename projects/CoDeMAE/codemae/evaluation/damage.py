@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,18 @@ DEFINITION = {
     "kappa": "Cohen's kappa of the confusion matrix, in percent",
     "by_event": "images grouped by `source`; one matrix each",
 }
+
+
+@dataclass(frozen=True)
+class _Event:
+    """What was counted of one event: images, confusion matrix of the classes, and (2, 2) of the buildings."""
+
+    images: int
+    counts: np.ndarray
+    buildings: np.ndarray
+
+    def __add__(self, other: _Event) -> _Event:
+        return _Event(self.images + other.images, self.counts + other.counts, self.buildings + other.buildings)
 
 
 class DamageEvaluator(OVSegEvaluator):
@@ -76,7 +89,7 @@ class DamageEvaluator(OVSegEvaluator):
     def reset(self) -> None:
         super().reset()
         self._buildings = ConfusionMatrix(2)
-        self._events: dict[str, tuple[int, np.ndarray]] = {}
+        self._events: dict[str, _Event] = {}
         self._rows: list[ChangeRow] = []
 
     def process(self, inputs: Sequence[ModelInput], outputs: Sequence[Prediction]) -> None:
@@ -86,15 +99,15 @@ class DamageEvaluator(OVSegEvaluator):
             UserError, ValueError: see `OVSegEvaluator.process`.
         """
         for item, output in zip(inputs, outputs, strict=True):
-            counts = self._total.counts.copy()
+            before = _Event(0, self._total.counts.copy(), self._buildings.counts.copy())
             super().process([item], [output])
-            event = str(item.get("source", ""))
-            images, known = self._events.get(event, (0, np.zeros_like(counts)))
-            self._events[event] = (images + 1, known + self._total.counts - counts)
             truth = item["sem_seg"].cpu()
             columns = self._columns[output["sem_seg"].argmax(dim=0).cpu()]
             found = output["building"].cpu() if "building" in output else columns > 0
             self._buildings.update(_is_building(truth), found.long())
+            event = str(item.get("source", ""))
+            own = _Event(1, self._total.counts - before.counts, self._buildings.counts - before.buildings)
+            self._events[event] = self._events[event] + own if event in self._events else own
             if len(self._rows) < self.num_pictures:
                 dates = dates_of(
                     item, self.before, self.after, sar_unit=self.sar_unit, sar_limits_db=self.sar_limits_db
@@ -103,11 +116,10 @@ class DamageEvaluator(OVSegEvaluator):
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
         self._buildings.reduce()
-        together: dict[str, tuple[int, np.ndarray]] = {}
+        together: dict[str, _Event] = {}
         for part in comm.all_gather(self._events):
-            for event, (images, counts) in part.items():
-                before = together.get(event, (0, np.zeros_like(counts)))
-                together[event] = (before[0] + images, before[1] + counts)
+            for event, counted in part.items():
+                together[event] = together[event] + counted if event in together else counted
         self._events = together
         result = super().evaluate()
         if result is not None and self.output_dir is not None and self._rows:
@@ -123,9 +135,9 @@ class DamageEvaluator(OVSegEvaluator):
         events = [
             {
                 "event": name,
-                "images": self._events[name][0],
-                "mIoU": summary_metrics(self._events[name][1], self.vocabulary)["mIoU"],
-                **change_metrics(self._events[name][1], self.vocabulary),
+                "images": self._events[name].images,
+                "mIoU": summary_metrics(self._events[name].counts, self.vocabulary)["mIoU"],
+                **change_metrics(self._events[name].counts, self.vocabulary, self._events[name].buildings),
             }
             for name in sorted(names)
         ]
