@@ -113,6 +113,9 @@ def test_the_result_file_says_what_and_from_where(tmp_path):
     assert (said["seed"], said["checkpoint_sha256"], said["images"], said["objects"]) == (3, "abc", 1, 3)
     assert {"git_commit", "versions", "data_manifest_sha256", "processes", "seconds"} <= set(said)
     assert "pycocotools" in said["versions"] and "AP" in report["definition"]
+    evaluate(images, output_dir=str(tmp_path), modality="shuffled-sar")  # a control, which leaves the result alone
+    assert json.loads(path.read_text()) == report
+    assert json.loads(box_result_path(tmp_path, "some set", "shuffled-sar").read_text())["modality"] == "shuffled-sar"
     moved = [[1, 0, 5, 4], *BOXES[1:]]
     other, _ = evaluate([(truth(moved, CLASSES), detections(BOXES, CLASSES))])
     assert other.report["provenance"]["data_manifest_sha256"] != said["data_manifest_sha256"]

@@ -56,7 +56,7 @@ class BoxEvaluator(DatasetEvaluator):
         dataset_name: used in the result folder and in the report.
         categories: names, in the order of the class ids.
         size_edges_px: edges between the groups of sizes of the extra table, rising.
-        modality: written down.
+        modality: what the model sees, written down; ``shuffled-sar`` has a folder of its own.
         output_dir: the run's output folder; None writes no files.
         provenance: facts to record; commit, versions and hashes are added.
 
@@ -139,7 +139,7 @@ class BoxEvaluator(DatasetEvaluator):
         self.report = self._build_report(truth, found)
         logger.info("%s:\n%s", self.dataset_name, format_box_table(self.report))
         if self.output_dir is not None:
-            path = box_result_path(self.output_dir, self.dataset_name)
+            path = box_result_path(self.output_dir, self.dataset_name, self.modality)
             write_text(path, json.dumps(self.report, indent=1, allow_nan=False, default=str) + "\n")
             logger.info("wrote %s", path)
         metrics = self.report["metrics"]
@@ -337,9 +337,13 @@ def _manifest(truth: Mapping[str, Instances]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def box_result_path(output_dir: str | Path, dataset_name: str) -> Path:
-    """Return where `BoxEvaluator` writes: ``<output_dir>/eval/<dataset>/detection/result.json``."""
-    return Path(output_dir) / "eval" / safe_name(dataset_name) / "detection" / "result.json"
+def box_result_path(output_dir: str | Path, dataset_name: str, modality: EvaluationModality | None = None) -> Path:
+    """Return where `BoxEvaluator` writes: ``<output_dir>/eval/<dataset>/detection/result.json``.
+
+    The control with the SAR image of another scene has a folder of its own, ``detection-shuffled-sar``.
+    """
+    folder = "detection-shuffled-sar" if modality == "shuffled-sar" else "detection"
+    return Path(output_dir) / "eval" / safe_name(dataset_name) / folder / "result.json"
 
 
 def format_box_table(report: Mapping[str, Any]) -> str:
