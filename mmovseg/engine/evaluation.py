@@ -97,8 +97,9 @@ def choose_modality(config: DictConfig, loader: DictConfig, evaluator: DictConfi
     """Set in one test loader and its evaluator what the model sees; see `choose_evaluation`."""
     mapper = loader.mapper
     if modality == "shuffled-sar":
-        if (config.get("model") or {}).get("modality") == "optical":
-            raise UserError("--modality shuffled-sar needs a model that uses SAR; this one has modality 'optical'")
+        model = config.get("model") or {}
+        if "optical" in (model.get("modality"), model.get("sensor")):
+            raise UserError("--modality shuffled-sar needs a model that uses SAR; this one reads optical images alone")
         for node, key in ((loader, "dataset"), (mapper, "reader")):
             if node.get(key) is None:
                 raise UserError(f"--modality shuffled-sar needs a test loader with a {key} in its config")

@@ -120,8 +120,11 @@ def test_shuffled_sar_is_both_with_other_sar():
     loader.dataset.dataset = [{"image_id": name, "sar_file_name": name} for name in "ab"]
     assert [sample["sar_from"]["image_id"] for sample in instantiate(loader.dataset)] == ["b", "a"]
     assert isinstance(instantiate(loader.mapper.reader), SarOfAnother)
-    with pytest.raises(UserError, match="this one has modality 'optical'"):
-        choose_evaluation(load_config("miniearth/mmovseg_xs_optical.py"), modality="shuffled-sar")
+    probe = load_config("projects/CoDeMAE/configs/linear_probe_miniearth_xs.py")
+    probe.model.sensor = "optical"
+    for blind in (load_config("miniearth/mmovseg_xs_optical.py"), probe):
+        with pytest.raises(UserError, match="this one reads optical images alone"):
+            choose_evaluation(blind, modality="shuffled-sar")
     with pytest.raises(UserError, match="needs a test loader with a dataset"):
         choose_evaluation(load_config(TOY), modality="shuffled-sar")
 
