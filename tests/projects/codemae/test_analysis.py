@@ -126,12 +126,17 @@ def test_a_shift_is_parallel_and_apart_and_noise_is_neither():
     assert pairs.structure(optical, optical)["shared neighbours"] == 100
 
 
-def test_main_directions_do_not_depend_on_the_signs_of_the_decomposition():
+def test_main_directions_do_not_depend_on_the_signs_of_the_decomposition(monkeypatch):
     sar, optical = torch.randn(40, 6), torch.randn(40, 6)
     first, second = pairs.in_a_plane(sar, optical, method="pca", seed=0)
     assert first.shape == second.shape == (40, 2)
     together = np.concatenate([first, second])
     assert together.mean(axis=0) == pytest.approx([0, 0], abs=1e-9) and together[:, 0].var() >= together[:, 1].var()
+    decompose = torch.linalg.svd
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.linalg, "svd", lambda *a, **k: [-1 * part for part in decompose(*a, **k)])
+        turned = pairs.in_a_plane(sar, optical, method="pca", seed=0)
+    assert np.allclose(first, turned[0]) and np.allclose(second, turned[1])
 
 
 def test_umap_gets_the_seed_and_its_absence_is_one_sentence(monkeypatch):
