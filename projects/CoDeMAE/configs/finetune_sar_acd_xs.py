@@ -1,8 +1,9 @@
 """Fine-tuning of the XS encoder on SAR-ACD chips of aircraft, 40 shots a class; as many classes as there are folders.
 
 ``<datasets>/sar_acd/<class>/``. It comes without a split: a seeded half of every class is for testing, the same for all
-`train.seed`. Chips are cut to the middle 128 pixels, so that size tells aircraft apart, and halved. Training is as long
-as that of MSTAR: 480 steps, which are 100 epochs of the shots of six classes.
+`train.seed`, and copies of a chip stay on one side, see `finetune_sar_acd_b.py`. Chips are cut to the middle 128
+pixels, so that size tells aircraft apart, and halved. Training is as long as that of MSTAR: 480 steps, which are 100
+epochs of the shots of six classes.
 """
 
 from mmovseg.config import LazyCall as L
@@ -19,7 +20,12 @@ model.sar_norm.sources, model.sar_norm.default, model.input_contract.sources = [
 
 for _part, _split in ((dataloader.train.dataset, "train"), (dataloader.test, "test")):
     _part.dataset = L(load_class_folder)(
-        folder="sar_acd", classes="${dataloader.evaluator.classes}", sensor="sar", part=_split, test_share=0.5
+        folder="sar_acd",
+        classes="${dataloader.evaluator.classes}",
+        sensor="sar",
+        part=_split,
+        test_share=0.5,
+        copies_above=0.9,
     )
 for _part in (dataloader.train, dataloader.test):
     _part.mapper.geometry = [L(CentreCrop)(size=128), L(CubicResize)(size=64)]

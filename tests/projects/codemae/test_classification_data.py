@@ -20,6 +20,7 @@ from mmovseg.projects.codemae.data.classification_mapper import (
     RandAugment,
     build_classification_loader,
 )
+from mmovseg.projects.codemae.data.copies import copy_groups
 from mmovseg.projects.codemae.data.labels import MultiHot, RasterLabels, few_shot, multi_hot_classes
 from mmovseg.testing.checks import tiny_vocabulary
 from mmovseg.testing.fakes import write_raster
@@ -66,6 +67,36 @@ def test_a_seeded_split_is_disjoint_whole_and_of_every_class(tmp_path):
     assert [sum(item["label"] == label for item in test) for label in range(3)] == [2, 2, 2]
     assert ids(load_class_folder(**options, part="test")) == ids(test)
     assert ids(load_class_folder(**options, part="test", split_seed=1)) != ids(test)
+
+
+def test_copies_stay_on_one_side_of_the_split(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(8):  # three crops of each of four scenes, and four chips that are like no other
+        scene = np.kron(rng.integers(20, 230, (8, 8)), np.ones((8, 8))).astype(np.int64)
+        for crop in range(3 if number < 4 else 1):
+            chip = scene[crop:, : 64 - crop] + rng.integers(0, 9, (64 - crop, 64 - crop))
+            write_raster(tmp_path / "chips" / "boat" / f"{number}{crop}.png", chip.astype(np.uint8))
+    options = {"folder": "chips", "root": str(tmp_path), "classes": ["boat"]}
+
+    def scenes(part, **more):
+        return [item["image_id"].split("/")[-1][0] for item in load_class_folder(**options, part=part, **more)]
+
+    for seed in range(4):
+        train, test = (scenes(part, copies_above=0.8, split_seed=seed) for part in ("train", "test"))
+        assert not set(train) & set(test) and 6 <= len(test) <= 8 and len(train) == 16 - len(test)
+        torn = {part: set(scenes(part, split_seed=seed)) for part in ("train", "test")}
+        assert torn["train"] & torn["test"]  # what drawing image by image does
+    files = sorted((tmp_path / "chips" / "boat").iterdir())
+    assert copy_groups(tuple(files), 0.8) == (0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9, 12, 13, 14, 15)
+    with pytest.raises(UserError, match="copies_above is a correlation between 0 and 1, got 1.0"):
+        scenes("test", copies_above=1.0)
+    for file in files[3:]:
+        file.unlink()
+    with pytest.raises(UserError, match="has 3 images, but too many are copies of one another"):
+        scenes("test", copies_above=0.8)
+    (tmp_path / "chips" / "boat" / "20.png").write_text("no picture")
+    with pytest.raises(UserError, match="20.png' cannot be read to look for copies"):
+        scenes("test", copies_above=0.8)
 
 
 def test_lists_with_foreign_prefixes_backslashes_and_numbers_are_read(tmp_path):

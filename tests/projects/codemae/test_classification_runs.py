@@ -1,6 +1,7 @@
 """Probes and fine-tuning through the real command: last and best, other shots for other seeds, resuming, real chips."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from mmovseg.engine.cli import train_main
 from mmovseg.engine.table_trainings import Trainings
 from mmovseg.engine.tables import fill_table, read_table
 from mmovseg.engine.train_loop import Trainer
+from mmovseg.projects.codemae.data.copies import copy_groups
 
 PROBE = "projects/CoDeMAE/configs/linear_probe_miniearth_xs.py"
 TABLE = "projects/CoDeMAE/configs/tables/few_shot_miniearth.json"
@@ -140,6 +142,19 @@ def test_real_chips_load_and_step(realdata, tmp_path, monkeypatch, name, classes
     loss = model(batch)["loss_classification"]
     loss.backward()
     assert torch.isfinite(loss) and all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["mstar", "sar_acd"])
+def test_no_real_chip_is_tested_on_whose_copy_was_learned_from(realdata, monkeypatch, name):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(realdata))
+    config = get_config(f"projects/CoDeMAE/configs/finetune_{name}_xs.py")
+    train, test = (
+        instantiate(node) for node in (config.dataloader.train.dataset.dataset, config.dataloader.test.dataset)
+    )
+    learned = tuple(Path(item["sar_file_name"]) for item in train)
+    groups = copy_groups((*learned, *(Path(item["sar_file_name"]) for item in test)), 0.98)
+    assert not set(groups[: len(learned)]) & set(groups[len(learned) :])
 
 
 @pytest.mark.realdata

@@ -16,6 +16,7 @@ from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.datasets.folders import RASTER_SUFFIXES
 from mmovseg.data.sample import DatasetDict
 from mmovseg.errors import UserError
+from mmovseg.projects.codemae.data.copies import copy_groups, without_torn_groups
 
 Sensor = Literal["optical", "sar"]
 Part = Literal["all", "train", "test"]
@@ -68,11 +69,13 @@ def load_class_folder(
     part: Part = "all",
     test_share: float = 0.5,
     split_seed: int = 0,
+    copies_above: float | None = None,
 ) -> list[DatasetDict]:
     """List the images below ``<folder>/<class>/``, in folders of any depth.
 
     Data sets that come without a split get a seeded one: of every class `test_share` of the images are ``test`` and the
-    others ``train``. It depends on the names of the files and on `split_seed` alone.
+    others ``train``. It depends on the names of the files and on `split_seed` alone; with `copies_above` also on what
+    the images show, so that no image is tested on whose copy was learned from.
 
     Args:
         folder: holds one folder a class.
@@ -82,6 +85,9 @@ def load_class_folder(
         part: ``all`` images, or one part of the seeded split.
         test_share: above 0 and below 1; every class keeps at least one image on both sides.
         split_seed: of the split.
+        copies_above: images of a class that correlate by more than this stay on one side of the split, see
+            `copy_groups`; None = each image is by itself. The test part has as many images as fit then, at most
+            `test_share`.
 
     Returns:
         Dataset dicts by class and path.
@@ -89,6 +95,8 @@ def load_class_folder(
     Raises:
         UserError: a folder is missing or empty, a class has a single image to split, or an argument is out of range.
     """
+    if copies_above is not None and not 0 < copies_above < 1:
+        raise UserError(f"copies_above is a correlation between 0 and 1, got {copies_above}")
     _check_sensor(sensor)
     if part not in get_args(Part):
         raise UserError(f"unknown part '{part}'; known: {', '.join(get_args(Part))}")
@@ -99,7 +107,8 @@ def load_class_folder(
     for label, name in enumerate(classes):
         files = _images_below(place / name)
         if part != "all":
-            files = _split(files, place / name, part, test_share, np.random.default_rng([split_seed, label]))
+            rng = np.random.default_rng([split_seed, label])
+            files = _split(files, place / name, part, test_share, copies_above, rng)
         dicts += [_image(file, place, label, sensor) for file in files]
     return dicts
 
@@ -220,11 +229,26 @@ def _images_below(folder: Path) -> list[Path]:
     return files
 
 
-def _split(files: list[Path], folder: Path, part: Part, test_share: float, rng: np.random.Generator) -> list[Path]:
+def _split(
+    files: list[Path],
+    folder: Path,
+    part: Part,
+    test_share: float,
+    copies_above: float | None,
+    rng: np.random.Generator,
+) -> list[Path]:
     if len(files) < 2:
         raise UserError(f"folder '{folder}' has a single image, which cannot be split into train and test")
     count = min(max(round(len(files) * test_share), 1), len(files) - 1)
-    tested = set(rng.permutation(len(files))[:count].tolist())
+    if copies_above is None:
+        tested = set(rng.permutation(len(files))[:count].tolist())
+    else:
+        tested = without_torn_groups(copy_groups(tuple(files), copies_above), count, rng)
+        if not tested:
+            raise UserError(
+                f"folder '{folder}' has {len(files)} images, but too many are copies of one another (copies_above="
+                f"{copies_above}) to test on {test_share:.0%} of them"
+            )
     return [file for index, file in enumerate(files) if (index in tested) == (part == "test")]
 
 
