@@ -51,6 +51,24 @@ def test_the_large_model_has_the_tensors_of_the_released_one():
     assert len(one) == 375 and sum(tensor.numel() for tensor in one.values()) == 81_552_000
 
 
+@pytest.mark.parametrize(("name", "last", "middle"), [("b", 31, 26), ("l", 45, 36), ("xs", 7, 7), ("vit_xs", 5, 4)])
+def test_shipped_models_build_and_decay_what_the_release_decays(name, last, middle):
+    config = get_config(f"projects/CoDeMAE/configs/codemae_{name}.py")
+    with torch.device("meta"):
+        model = instantiate({**config.model, "optical_norm": None, "sar_norm": None, "input_contract": None})
+    assert (model.main_blocks[-1], model.middle_block) == (last, middle)
+    config.optimizer.model = model
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decays = {
+        names[id(p)]: group["weight_decay"]
+        for group in instantiate(config.optimizer).param_groups
+        for p in group["params"]
+    }
+    assert set(decays) == set(names.values())
+    assert all((decays[name] > 0) == (parameter.ndim > 1) for name, parameter in model.named_parameters())
+    assert decays["decoder.mask_token"] == decays["encoder.positions"] == 0.05 and decays["decoder.pred.bias"] == 0
+
+
 def test_units_are_drawn_uniformly_once_for_both_images_of_a_pair(monkeypatch):
     torch.manual_seed(0)
     keep = draw_visible(4000, 196, 0.75)

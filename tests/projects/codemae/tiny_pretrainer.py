@@ -106,7 +106,8 @@ def work(rank, port, folder, options, kinds):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     pin_masks(2 * rank, 2)
-    model = DistributedDataParallel(make_pretrainer(**options).train())
+    # Many buckets, as large models have them: a collective of the backward pass must meet them in one order everywhere.
+    model = DistributedDataParallel(make_pretrainer(**options).train(), bucket_cap_mb=0.002)
     mine = make_pairs(holes=True)[2 * rank : 2 * rank + 2]
     for item in mine:
         item["paired"] = kinds[rank]

@@ -33,7 +33,7 @@ model = L(CoDeMAE)(
             mean=_data.optical_norm.mean,
             std=_data.optical_norm.std,
         ),
-        auxiliary=True,
+        auxiliary=True,  # behind block int(0.75 * depth), as everywhere; of the four blocks here that is the last
         num_heads=4,
     ),
     contrast=L(ContrastSpec)(mode="conditioned", gather="official", num_heads=4),
@@ -57,5 +57,5 @@ dataloader["train"].dataset.num_chips = 400
 train.max_iter = 400
 train.output_dir = "output/codemae/xs"
 train.log_period = 20
-train.clip_grad.enabled = True
+train.clip_grad.enabled = True  # the release does not clip
 lr_multiplier.warmup_iters = 40
