@@ -45,6 +45,16 @@ def test_the_encoder_of_a_whole_run_is_found(tmp_path):
     assert report.summary().endswith("0 missing, 0 unexpected, 2 of other parts")
 
 
+def test_encoders_that_were_pretrained_apart_are_not_taken_for_one(tmp_path):
+    state = {f"encoder.sar.{name}": tensor for name, tensor in tiny(in_chans={"sar": 2}).state_dict().items()}
+    state |= {f"encoder.optical.{name}": tensor for name, tensor in tiny(in_chans={"optical": 3}).state_dict().items()}
+    path = saved(tmp_path, state)
+    with pytest.raises(UserError, match="an encoder for each sensor; take one .*weights.py --part encoder.sar$"):
+        tiny(in_chans={"sar": 2}, weights=path)
+    with pytest.raises(UserError, match="does not exist$"):
+        tiny(weights=str(tmp_path / "gone.safetensors"))
+
+
 def test_a_downstream_encoder_takes_its_part(tmp_path):
     source = tiny(in_chans={"optical": 3, "sar": 2})
     path = saved(tmp_path, source.state_dict())

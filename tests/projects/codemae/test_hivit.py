@@ -244,11 +244,15 @@ def test_checkpointing_changes_neither_values_nor_gradients():
     batch = images(32, 32)
     found = []
     for checkpointing in (False, True):
-        model = tiny(checkpointing=checkpointing, drop_path=0.3).train()
+        model, runs = tiny(checkpointing=checkpointing, drop_path=0.3).train(), []
+        for index, block in enumerate(model.blocks):
+            block.register_forward_pre_hook(lambda *_, index=index, runs=runs: runs.append(index))
         torch.manual_seed(3)
         features = model.encode(batch)
         (features.tokens.sum() + sum(level.square().sum() for level in features.levels.values())).backward()
         found.append((features.tokens, [parameter.grad for parameter in model.parameters()]))
+        order = list(range(len(model.blocks)))
+        assert runs == order + order[::-1] * checkpointing
     assert torch.equal(found[0][0], found[1][0])
     for plain, recomputed in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(plain, recomputed)

@@ -10,7 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmovseg.checkpoint.load import LoadReport, load_weights
+from mmovseg.checkpoint.load import LoadReport, load_weights, read_state
 from mmovseg.errors import UserError
 from mmovseg.projects.codemae.modeling.blocks import UnitEmbedding, fold_units, resize_positions
 
@@ -293,16 +293,26 @@ def load_encoder(encoder: MaskedEncoder, path: str) -> LoadReport:
     its channels by timm's rule (the release starts both from one ImageNet embedding).
 
     Raises:
-        UserError: the file does not fit, see `mmovseg.checkpoint.load_weights`.
+        UserError: the file does not fit, see `mmovseg.checkpoint.load_weights`, or it holds an encoder for each
+            sensor.
     """
     optional = [f"embed.{sensor}" for sensor in encoder.sensors] if len(encoder.sensors) > 1 else []
-    report = load_weights(
-        encoder,
-        path,
-        part="encoder",
-        allow_missing=[f"{name}.*" for name in (*optional, "pyramid")],
-        allow_unexpected=["embed.*", "pyramid.*"],
-    )
+    try:
+        report = load_weights(
+            encoder,
+            path,
+            part="encoder",
+            allow_missing=[f"{name}.*" for name in (*optional, "pyramid")],
+            allow_unexpected=["embed.*", "pyramid.*"],
+        )
+    except UserError:
+        apart = [sensor for sensor in get_args(Sensor) if _holds(path, f"encoder.{sensor}.positions")]
+        if not apart:
+            raise
+        raise UserError(
+            f"checkpoint '{path}' holds an encoder for each sensor; take one of them out first: "
+            f"tools/export_weights.py --part encoder.{encoder.sensor or apart[0]}"
+        ) from None
     absent = []
     for group in (*optional, "pyramid"):
         missing = [name for name in report.missing if name.startswith(group + ".")]
@@ -319,6 +329,13 @@ def load_encoder(encoder: MaskedEncoder, path: str) -> LoadReport:
         _copy_embedding(source, target, f"checkpoint '{path}' has no {name}")
         logger.info("checkpoint '%s' has no %s: it starts as a copy of %s", path, name, sources[0])
     return report
+
+
+def _holds(path: str, name: str) -> bool:
+    try:
+        return name in read_state(path)[0]
+    except UserError:  # what is wrong with the file itself has been said
+        return False
 
 
 def _copy_embedding(source: nn.Module, target: nn.Module, problem: str) -> None:
