@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -137,6 +138,21 @@ def test_main_directions_do_not_depend_on_the_signs_of_the_decomposition(monkeyp
         patch.setattr(torch.linalg, "svd", lambda *a, **k: [-1 * part for part in decompose(*a, **k)])
         turned = pairs.in_a_plane(sar, optical, method="pca", seed=0)
     assert np.allclose(first, turned[0]) and np.allclose(second, turned[1])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_words_of_the_pair_plot_lie_on_others(count, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pairs, "save_figure", lambda figure, path: drawn.append(figure))
+    sar, optical = torch.randn(20, 6), torch.randn(20, 6)
+    places = pairs.in_a_plane(sar, optical, method="pca", seed=0)
+    panels = [(f"model {number}", places, pairs.structure(sar, optical)) for number in range(count)]
+    title = "Main directions of optical and SAR patches"
+    pairs.draw_pairs(panels, "a.png", title=title, note="20 patches of 5 test pairs, partners joined")
+    (figure,) = drawn
+    boxes = [text.get_window_extent(FigureCanvasAgg(figure).get_renderer()) for text in figure.texts]
+    assert len(boxes) == 4 + 3 * count and all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
+    assert not [one for i, one in enumerate(boxes) for other in boxes[:i] if one.overlaps(other)]
 
 
 def test_umap_gets_the_seed_and_its_absence_is_one_sentence(monkeypatch):

@@ -56,7 +56,7 @@ DEFINITION = {
 }
 NEIGHBOURS = 10
 
-_CELL_IN, _GAP_IN, _TOP_IN, _BOTTOM_IN = 3.6, 0.25, 0.75, 0.75
+_CELL_IN, _GAP_IN, _TOP_IN, _BOTTOM_IN = 3.6, 0.25, 0.85, 0.75
 
 
 def structure(sar: Tensor, optical: Tensor, *, neighbours: int = NEIGHBOURS) -> dict[str, float]:
@@ -157,8 +157,8 @@ def draw_pairs(
         )
         for line, text in enumerate(texts):
             write(figure, left, _BOTTOM_IN - 0.17 - 0.16 * line, text, size=8, color=FAINT, align="left")
-    write(figure, width - 1.15, height - 0.22, "● optical", size=9, color=OPTICAL, align="right")
-    write(figure, width - 0.3, height - 0.22, "● SAR", size=9, color=SAR, align="right")
+    write(figure, 0.2, height - 0.42, "● optical", size=9, color=OPTICAL, align="left")
+    write(figure, 0.95, height - 0.42, "● SAR", size=9, color=SAR, align="left")
     note_below(figure, note)
     save_figure(figure, path)
 
