@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmovseg.config import get_config, instantiate
 from mmovseg.errors import UserError
@@ -134,6 +135,31 @@ def test_all_losses_fall_in_training():
         seen.append({name: float(loss.detach()) for name, loss in losses.items()})
     for name in NAMES:
         assert sum(step[name] for step in seen[-5:]) < 0.97 * sum(step[name] for step in seen[:5]), name
+
+
+def test_the_optical_rows_are_compared_with_the_teacher_unit_by_unit(same_masks):
+    model, inputs, keep = make_pretrainer().train(), make_pairs(holes=True), same_masks[:4]
+    images = {sensor: view.x for sensor, view in model.views(inputs).items()}
+    features, part = model.encode(images, keep, with_middle=True), model.distillation
+    fused, middle = model.fuse_levels(features), part.aux_blocks(features.middle[:4])
+    said = part.teacher.tokens(inputs, unit_size=8, grid=(4, 4))
+    gaps, shares = {"okd": [], "okd_aux": []}, []
+    for row in range(4):
+        for place, unit in enumerate(keep[row].tolist()):
+            y, x = unit // 4 * 8, unit % 4 * 8
+            shares.append(inputs[row]["valid"][y : y + 8, x : x + 8].float().mean())
+            wanted = F.layer_norm(said[row, unit], (16,))
+            for name, answer in (
+                ("okd", part.head(part.norm(fused[row, place]))),
+                ("okd_aux", part.aux_head(part.aux_norm(middle[row, place]))),
+            ):
+                gaps[name].append(F.smooth_l1_loss(answer, wanted) * shares[-1])
+    losses = model(inputs)
+    for name, found in gaps.items():
+        torch.testing.assert_close(losses[f"loss_{name}"], sum(found) / sum(shares))
+    other = model([{**item, "sar": item["sar"] + torch.randn_like(item["sar"])} for item in inputs])
+    for name in gaps:  # SAR learns through the shared weights alone
+        torch.testing.assert_close(other[f"loss_{name}"], losses[f"loss_{name}"])
 
 
 def test_half_precision_gives_nearly_the_same(same_masks):
