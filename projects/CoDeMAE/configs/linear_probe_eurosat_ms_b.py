@@ -5,7 +5,8 @@ testing. Bands 4, 3 and 2 are red, green and blue; reflectance 0 to 0.3 becomes 
 for its own 8-bit arrays, so the data are measured once, before the first run:
 
     F=projects/CoDeMAE/configs/linear_probe_eurosat_ms_b.py
-    tools/compute_statistics.py --config-file $F --source eurosat_ms --output output/statistics/eurosat_ms.json
+    tools/compute_statistics.py --config-file $F --source eurosat_ms --output output/statistics/eurosat_ms.json \
+        dataloader.train.dataset.shots=1000
 """
 
 from mmovseg.config import LazyCall as L

@@ -188,6 +188,10 @@ def test_pairs_of_the_list_layout_with_raster_vector_and_prefix(tmp_path):
     assert np.array_equal(item["image"].numpy(), stored[:, :, [3, 2, 1]].transpose(2, 0, 1))
     sar = np.load(place / "SAR" / "Sea_Lake_2.npy").astype(np.float32).transpose(2, 0, 1)
     assert np.allclose(item["sar"].numpy(), [sar[0], sar[1], sar.mean(axis=0)])
+    (few,) = few_shot(dataset=vector[:1], classes=list("abc"), shots=1, protocol="balanced")  # one class has no image
+    assert few["label_file_name"] == vector[0]["label_file_name"]
+    with pytest.raises(UserError, match="label of image 'ben/train/Forest_1' has 3 values for 2 classes"):
+        few_shot(dataset=vector[:1], classes=classes, shots=1, protocol="balanced")
     (place / "train.txt").write_text("Desert_1\n")
     with pytest.raises(UserError, match="Desert_1"):
         load_listed_pairs(**options, labels="prefix", classes=classes)

@@ -12,6 +12,7 @@ import numpy as np
 from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, Reader
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
+from mmovseg.projects.codemae.data.arrays import load_array
 
 logger = logging.getLogger(__name__)
 
@@ -132,13 +133,14 @@ def few_shot(
         shots: images a class.
         protocol: see above.
         seed: which draw.
-        labels: reads one 0 or 1 a class, for dicts without `label` (`balanced` only).
+        labels: reads one 0 or 1 a class, for dicts without `label` and `label_file_name` (`balanced` only).
 
     Returns:
         Dataset dicts in the order of the permutation.
 
     Raises:
-        UserError: unknown protocol, `shots` below 1, more images asked for than there are, or labels are not known.
+        UserError: unknown protocol, `shots` below 1, more images asked for than there are, or labels are not known or
+            of other classes.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown few-shot protocol '{protocol}'; known: {', '.join(PROTOCOLS)}")
@@ -187,6 +189,8 @@ def _one_hot(dataset_dict: Mapping[str, Any], count: int, labels: LabelReader | 
     if isinstance(label, int):
         shown[label] = True
         return shown, True
+    if label is None and "label_file_name" in dataset_dict:
+        label = load_array(dataset_dict["label_file_name"], ndim=1)
     if label is None:
         if labels is None:
             raise UserError(
@@ -194,5 +198,9 @@ def _one_hot(dataset_dict: Mapping[str, Any], count: int, labels: LabelReader | 
                 "reads it, or take the protocol 'release'"
             )
         label = labels(dataset_dict)
+    if len(label) != count:
+        raise UserError(
+            f"the label of image '{dataset_dict.get('image_id', '?')}' has {len(label)} values for {count} classes"
+        )
     shown[:] = np.asarray(label, dtype=bool)
     return shown, False
