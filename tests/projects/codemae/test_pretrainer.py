@@ -162,6 +162,19 @@ def test_the_optical_rows_are_compared_with_the_teacher_unit_by_unit(same_masks)
         torch.testing.assert_close(other[f"loss_{name}"], losses[f"loss_{name}"])
 
 
+@pytest.mark.parametrize("directions", ["both", "sar_to_optical"])
+@pytest.mark.parametrize("share_decoder", [True, False])
+def test_the_cross_decoder_reads_the_rows_of_the_sensor_it_answers_for(directions, share_decoder):
+    model = make_pretrainer(cross={"directions": directions}, share_decoder=share_decoder)
+    fused, keep = torch.randn(4, 4, 32), torch.tensor([[5, 0, 9, 1], [15, 2, 3, 8]])
+    found = model.decode_cross(fused, keep, (4, 4))
+    rows = {"optical": fused[:2], "sar": fused[2:]}
+    assert list(found) == (["optical", "sar"] if directions == "both" else ["sar"])
+    for sensor, values in found.items():
+        decoder = model.cross if share_decoder else model.cross[sensor]
+        torch.testing.assert_close(values, decoder(rows[sensor], keep, model.decoder_positions))
+
+
 def test_half_precision_gives_nearly_the_same(same_masks):
     exact, _ = step()
     with torch.autocast("cpu", dtype=torch.bfloat16):
