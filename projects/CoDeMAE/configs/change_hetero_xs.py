@@ -35,7 +35,7 @@ model.vocabulary = _vocabulary
 model.before, model.after = "sar", "optical"
 model.before_norm = L(PixelNorm)(mean=[-3.9, -3.9], std=[4.8, 4.8], clip=[-20.0, 5.0])
 model.after_norm = L(PixelNorm)(mean=[78.6, 89.3, 84.8], std=[30.3, 27.0, 22.8])
-model.head = dict(channels=32, localise=False)  # the earlier date alone does not show what will change
+model.head = dict(channels=32, norm="group", localise=False)  # the earlier date alone does not show what will change
 model.window, model.window_stride = 64, 32
 model.windows_at_once = 16
 model.input_contract = None

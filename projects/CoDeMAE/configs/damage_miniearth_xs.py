@@ -21,7 +21,7 @@ model.encoder.out_features = ["p2", "p4", "p8", "p16"]
 model.encoder.coarse_pool = "max"
 model.encoder.weights = "output/codemae/xs/model_final.safetensors"
 model.before_norm, model.after_norm = _xs.optical_norm, _xs.sar_norm
-model.head = dict(channels=32)
+model.head = dict(channels=32, norm="group")
 model.window = model.window_stride = None
 model.input_contract = _xs.input_contract
 

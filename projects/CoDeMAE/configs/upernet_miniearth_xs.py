@@ -15,8 +15,8 @@ model.encoder = get_config("projects/CoDeMAE/configs/common/encoders.py").hivit_
 model.encoder.out_features = ["p2", "p4", "p8", "p16"]
 model.encoder.coarse_pool = "max"
 model.encoder.weights = "output/codemae/xs/model_final.safetensors"
-model.head = dict(channels=32)
-model.auxiliary = dict(channels=32)
+model.head = dict(channels=32, norm="group")
+model.auxiliary = dict(channels=32, norm="group")
 model.optical_norm = _xs.optical_norm
 model.input_contract = _xs.input_contract
 

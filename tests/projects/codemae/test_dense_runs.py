@@ -61,6 +61,9 @@ def test_every_config_builds_its_model_and_optimiser(name):
     forget_foundation_weights(config.model)
     config.model.encoder.update(ENCODER)
     config.model.head.channels = 16
+    # said by each, so that the command line can change it
+    large = {"damage_bright_b": "batch", "upernet_ddhr_sk_b": "sync", "upernet_loveda_b": "sync"}
+    assert config.model.head.norm == large.get(name, "group")
     model = instantiate(config.model)
     optimizer = instantiate({**{key: config.optimizer[key] for key in config.optimizer}, "model": model})
     rates = {group["lr"] for group in optimizer.param_groups}
