@@ -69,7 +69,8 @@ def test_every_xs_config_trains_and_evaluates(tmp_path, name):
         return
     modality, dataset = config.dataloader.evaluator.modality, config.dataloader.evaluator.dataset_name
     report = result_in(output, f"{modality}-clean", dataset)
-    assert set(report) == RESULT_KEYS and set(report["provenance"]) == PROVENANCE_KEYS
+    assert set(report) == RESULT_KEYS and set(report["provenance"]) == PROVENANCE_KEYS | {"iteration"}
+    assert report["provenance"]["iteration"] == config.train.max_iter
     assert report["mIoU"] == result["results"][dataset]["sem_seg"]["mIoU"]
     assert [row["name"] for row in report["per_class"]] == get_vocabulary("miniearth").names
     assert report["provenance"]["images"] == 4 and report["provenance"]["pixels"] == 4 * 64 * 64
