@@ -105,6 +105,30 @@ def test_masked_units_enter_the_decoder_as_three_mask_tokens_and_a_position():
     assert make_pretrainer(encoder=plain_vit()).decoder.num_levels == 1
 
 
+def test_levels_are_fused_with_their_sub_tokens_side_by_side():
+    fuse = make_pretrainer().fuse
+    levels = [torch.randn(2, 3, sub_tokens, 8) for sub_tokens in (1, 4, 16)]
+    found = fuse.fuse(levels)
+    for row in range(2):
+        for unit in range(3):
+            parts = [
+                torch.cat([part.proj(part.norm(token)) for token in level[row, unit]])  # row-major, channels within
+                for part, level in zip((fuse["16"], fuse["8"], fuse["4"]), levels, strict=True)
+            ]
+            torch.testing.assert_close(found[row, unit], sum(parts))
+
+
+def test_fresh_parts_start_as_in_the_release():
+    model = make_pretrainer()
+    for part in (model.fuse, model.decoder, model.cross, model.distillation, model.contrast):
+        layers = [module for module in part.modules() if isinstance(module, torch.nn.Linear)]
+        weights = torch.cat([layer.weight.flatten() for layer in layers])
+        assert weights.std().item() == pytest.approx(0.02, rel=0.05)
+        assert not any(layer.bias.any() for layer in layers)
+    tokens = torch.cat([model.decoder.mask_token, model.cross.mask_token])
+    assert 0.01 < tokens.std() < 0.03
+
+
 def test_pixels_of_masked_units_reach_nothing_but_targets(same_masks):
     model, inputs = make_pretrainer(plain=True).train(), make_pairs(2)
     views = model.views(inputs)
