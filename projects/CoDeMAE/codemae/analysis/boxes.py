@@ -49,7 +49,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="F", help="config of the detection")
     parser.add_argument("--checkpoint", required=True, metavar="W", help="weights of its training")
-    parser.add_argument("--output", default="boxes.png", metavar="F", help="PNG; the figures go beside it as .json")
+    parser.add_argument(
+        "--output", default="output/boxes.png", metavar="F", help="PNG; the figures go beside it as .json"
+    )
     parser.add_argument(
         "--images", type=int, default=4, metavar="N", help="images, the first of the loader (default: 4)"
     )
@@ -106,7 +108,8 @@ def draw_page(found: Sequence[Found], categories: Sequence[str], path: str | Pat
         for column, (boxes, classes) in enumerate(sides):
             axes = place_axes(figure, _SIDE_IN + column * (_CELL_IN + _GAP_IN), bottom, _CELL_IN, _CELL_IN)
             axes.imshow(draw_boxes(image, boxes, classes))
-        words = f"{one.item['image_id']}   {len(one.truth)} objects, {len(one.detections)} detections"
+        counts = (_counted(len(one.truth), "object"), _counted(len(one.detections), "detection"))
+        words = f"{one.item['image_id']}   {', '.join(counts)}"
         write(figure, _SIDE_IN, bottom - 0.1, words, size=7, color=FAINT, align="left")
     add_box_legend(figure, categories)
     write(figure, width / 2, 0.06, note, size=7, color=FAINT)
@@ -130,6 +133,10 @@ def figures(found: Sequence[Found], categories: Sequence[str]) -> list[dict[str,
         }
         for one in found
     ]
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"
 
 
 def _listed(categories: Sequence[str], classes: torch.Tensor, boxes: torch.Tensor) -> list[dict[str, Any]]:
