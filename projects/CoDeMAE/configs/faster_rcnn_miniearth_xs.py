@@ -2,7 +2,8 @@
 
     tools/train_net.py --config-file projects/CoDeMAE/configs/faster_rcnn_miniearth_xs.py
 
-`model.sensor=optical` reads the other image. `faster_rcnn_miniearth_xs_scratch.py` is the control from random weights.
+`model.sensor=optical train.output_dir=output/codemae/faster_rcnn_xs_optical` reads the other image.
+`faster_rcnn_miniearth_xs_scratch.py` is the control from random weights.
 """
 
 from mmovseg.config import LazyCall as L

@@ -44,4 +44,4 @@ dataloader.evaluator.classes = [
     "marine waters",
 ]
 dataloader.evaluator.multi_label = True
-train.output_dir = "output/codemae/linear_probe_ben_b"
+train.output_dir = "output/codemae/linear_probe_ben_b_${model.sensor}"

@@ -31,4 +31,4 @@ for _part in (dataloader.train, dataloader.test):
 dataloader.evaluator.dataset_name = "dfc20_val"
 dataloader.evaluator.classes = L(multi_hot_classes)(vocabulary=_vocabulary)
 dataloader.evaluator.multi_label = True
-train.output_dir = "output/codemae/linear_probe_dfc20_b"
+train.output_dir = "output/codemae/linear_probe_dfc20_b_${model.sensor}"

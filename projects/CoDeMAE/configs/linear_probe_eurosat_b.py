@@ -39,4 +39,4 @@ dataloader.evaluator.classes = [
     "River",
     "SeaLake",
 ]
-train.output_dir = "output/codemae/linear_probe_eurosat_b"
+train.output_dir = "output/codemae/linear_probe_eurosat_b_${model.sensor}"

@@ -32,4 +32,4 @@ for _part in (dataloader.train, dataloader.test):
     _part.mapper.reader = L(FileReader)(bands=[4, 3, 2])
 dataloader.evaluator.dataset_name = "eurosat_ms_test"
 dataloader.evaluator.classes = L(class_names)(folder="eurosat_ms")
-train.output_dir = "output/codemae/linear_probe_eurosat_ms_b"
+train.output_dir = "output/codemae/linear_probe_eurosat_ms_b_${model.sensor}"

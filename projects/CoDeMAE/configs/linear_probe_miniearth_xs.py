@@ -31,4 +31,4 @@ for _part in (dataloader.train, dataloader.test):
 dataloader.evaluator.dataset_name = "miniearth_test"
 dataloader.evaluator.classes = L(multi_hot_classes)(vocabulary=_vocabulary)
 dataloader.evaluator.multi_label = True
-train.output_dir = "output/codemae/linear_probe_miniearth_xs"
+train.output_dir = "output/codemae/linear_probe_miniearth_xs_${model.sensor}"

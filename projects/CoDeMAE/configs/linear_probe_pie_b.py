@@ -25,4 +25,4 @@ dataloader.train.mapper.labels = dataloader.test.mapper.labels = _labels
 dataloader.evaluator.dataset_name = "pie_clean_val"
 dataloader.evaluator.classes = L(multi_hot_classes)(vocabulary=_vocabulary)
 dataloader.evaluator.multi_label = True
-train.output_dir = "output/codemae/linear_probe_pie_b"
+train.output_dir = "output/codemae/linear_probe_pie_b_${model.sensor}"

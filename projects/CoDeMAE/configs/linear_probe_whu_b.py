@@ -26,4 +26,4 @@ dataloader.train.mapper.labels = dataloader.test.mapper.labels = _labels
 dataloader.evaluator.dataset_name = "whu_opt_sar_test"
 dataloader.evaluator.classes = L(multi_hot_classes)(vocabulary=_vocabulary, ignored=["background"])
 dataloader.evaluator.multi_label = True
-train.output_dir = "output/codemae/linear_probe_whu_b"
+train.output_dir = "output/codemae/linear_probe_whu_b_${model.sensor}"

@@ -51,6 +51,9 @@ def test_the_model_of_every_config_takes_a_step(name):
     # a large encoder never starts at random unasked; small ones are told what to start from
     assert config.model.encoder.get("weights") == (WEIGHTS if name.endswith("_b") else None)
     forget_foundation_weights(config.model)
+    # probes of one sensor and another are runs of their own
+    own = f"{name}_{config.model.sensor}" if name.startswith("linear_probe") else name
+    assert Path(config.train.output_dir).name == own
     model = instantiate(config.model).train()
     assert isinstance(model, ImageClassifier) and model.head.linear.out_features == 2
     assert model.freeze_encoder == name.startswith("linear_probe")
