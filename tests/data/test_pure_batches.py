@@ -50,6 +50,9 @@ def test_an_epoch_has_as_many_batches_of_a_kind_as_its_samples_fill():
     batches = take(sampler(batch_size=2, num_pairs=20, num_optical=6, num_sar=6), 13 * 5)
     epochs = [[is_paired(batch) for batch in batches[first : first + 13]] for first in range(0, 65, 13)]
     assert all(sum(epoch) == 10 for epoch in epochs) and len({tuple(epoch) for epoch in epochs}) > 1
+    for counts in ({"num_optical": 4, "num_sar": 8}, {"num_optical": 8, "num_sar": 4}):  # the larger makes the epoch
+        batches = take(sampler(batch_size=2, num_pairs=6, **counts), 7)
+        assert [is_paired(batch) for batch in batches].count(False) == 4
 
 
 def test_all_are_seen_once_before_any_is_seen_twice():

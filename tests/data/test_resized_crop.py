@@ -27,6 +27,12 @@ def test_windows_keep_to_area_and_proportion(shape):
     assert min(ratios) > 0.68 and max(ratios) < 1.45 and np.std(ratios) > 0.05
 
 
+def test_wide_and_tall_windows_are_equally_likely():
+    rng = np.random.default_rng(0)
+    ratios = [(width / height) for _, _, height, width in (crop()._window(500, 500, rng) for _ in range(3000))]
+    assert abs(np.log(ratios).mean()) < 0.012, "0.028 if the proportion itself were uniform"
+
+
 def test_a_long_raster_is_cut_in_the_middle():
     assert crop(scale=(1.0, 1.0))._window(20, 200, np.random.default_rng(0)) == (0, 86, 20, 27)
     assert crop(scale=(1.0, 1.0))._window(200, 20, np.random.default_rng(0)) == (86, 0, 27, 20)
@@ -79,6 +85,23 @@ def test_gaps_do_not_spread():
     sample.apply_augmentations([crop(scale=(0.8, 1.0))])
     assert 0 < (~sample.optical_valid).sum() < 200
     assert (sample.optical[sample.optical_valid] == 200).all() and (sample.optical[~sample.optical_valid] == 0).all()
+
+
+def test_around_gaps_the_filter_is_linear():
+    sar = np.random.default_rng(0).normal(-12, 5, (20, 20, 1)).astype(np.float32)
+    valid = np.ones((20, 20), dtype=bool)
+    valid[5:9, 6:12] = False
+    sample = joint(0, sar=sar, sar_valid=valid)
+    sample.apply_augmentations([crop(scale=(1.0, 1.0), ratio=(1.0, 1.0))])
+
+    def resized(array):
+        batch = from_numpy(array.astype(np.float32))[None, None]
+        return F.interpolate(batch, size=(24, 24), mode="bilinear", align_corners=False)[0, 0].numpy()
+
+    weights = resized(valid)
+    expected = resized(np.where(valid, sar[:, :, 0], 0)) / np.maximum(weights, 1e-3)
+    assert 0 < (~sample.sar_valid).sum() and (sample.sar_valid & (weights < 1)).any(), "some mix data and gap"
+    np.testing.assert_allclose(sample.sar[sample.sar_valid][:, 0], expected[sample.sar_valid], atol=1e-3)
 
 
 def test_a_whole_raster_of_the_right_size_is_left_alone():

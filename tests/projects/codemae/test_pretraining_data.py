@@ -133,6 +133,20 @@ def test_unpaired_rasters_may_differ_in_size_and_a_reading_repeats():
     assert torch.equal(one["sar"], two["sar"]) and not torch.equal(one["sar"], other["sar"])
 
 
+def test_unpaired_rasters_keep_their_own_gaps():
+    def read(item):
+        raw = read_place(item)
+        part = "optical" if raw.sar is None else "sar"
+        valid = np.ones(getattr(raw, part).shape[:2], dtype=bool)
+        valid[:, : {"optical": 5, "sar": 25}[part]] = False
+        setattr(raw, f"{part}_valid", valid)
+        return raw
+
+    other = {"sar_file_name": "s", "image_id": "s", "alone": 1}
+    item = mapper(reader=read, geometry=[])({"file_name": "a", "image_id": "a", "sar_from": other, "_draw": 0})
+    assert (~item["valid"]).sum() == 40 * 5 and (~item["sar_valid"]).sum() == 64 * 25
+
+
 def test_a_pair_without_its_partner_is_refused():
     with pytest.raises(UserError, match="^pair 'a' lacks its SAR raster$"):
         mapper()({"file_name": "a", "image_id": "a", "_draw": 0})
