@@ -1,5 +1,7 @@
 """Targets of cross-modal reconstruction: their values on images where these are known, widths, holes."""
 
+import math
+
 import pytest
 import torch
 
@@ -81,6 +83,26 @@ def test_oriented_gradients_of_a_ramp_lie_in_one_bin(angle, bin_number):
     inner = values[0, :, 8:24, 8:24]  # the repeated border bends the outer cells
     assert (inner.argmax(dim=0) == bin_number).all() and inner.max(dim=0).values.min() > 0.99
     torch.testing.assert_close(values.square().sum(dim=1).sqrt(), torch.ones(1, 32, 32))
+
+
+def test_oriented_gradients_against_a_loop():
+    x = noise(channels=1, side=32, rows=1)
+    bright = (0.5 + x[0, 0] / 6).clamp(0.01, 1.0).tolist()
+
+    def at(row, column):
+        return bright[min(max(row, 0), 31)][min(max(column, 0), 31)]
+
+    expected = torch.zeros(9, 4, 4, dtype=torch.float64)
+    for r in range(32):
+        for c in range(32):
+            across = sum(w * (at(r + k, c + 1) - at(r + k, c - 1)) for k, w in ((-1, 1), (0, 2), (1, 1)))
+            down = sum(w * (at(r + 1, c + k) - at(r - 1, c + k)) for k, w in ((-1, 1), (0, 2), (1, 1)))
+            bin_number = int(math.atan2(down, across) % math.pi / math.pi * 9)
+            off = (r % 16 - 7.5) ** 2 + (c % 16 - 7.5) ** 2
+            expected[bin_number, r // 8, c // 8] += math.hypot(across, down) * math.exp(-off / (2 * 8**2))
+    expected = expected / expected.square().sum(dim=0).sqrt()
+    values, _ = CrossTarget("hog", unit_size=8)(x, sensor="sar")
+    torch.testing.assert_close(values[0, :, 4::8, 4::8].double(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_ratio_gradient_of_a_step_is_the_logarithm_of_its_ratio():
