@@ -79,6 +79,19 @@ def test_best_and_last_are_told_apart_and_survive_a_resume_and_a_later_evaluatio
     assert other["OA"] == 70.0 and np.isnan(other["OA best"])
 
 
+def test_each_of_several_loaders_has_its_own_result_and_history(tmp_path):
+    for right, loader in ((9, "near"), (5, "far")):
+        evaluator = ClassificationEvaluator(
+            dataset_name="chips", classes=CLASSES, loader=loader, output_dir=str(tmp_path)
+        )
+        feed(evaluator, right, iteration=10)
+        feed(evaluator, right - 1, iteration=20)
+    for right, loader in ((9, "near"), (5, "far")):
+        report = json.loads(classification_result_path(tmp_path, "chips", loader=loader).read_text())
+        assert (report["loader"], report["metrics"]["OA best"]) == (loader, 10.0 * right)
+        assert [entry["OA"] for entry in report["history"]] == [10.0 * right, 10.0 * (right - 1)]
+
+
 def test_history_of_another_config_is_not_taken_over(tmp_path):
     feed(make(tmp_path), 9, iteration=10)
     file = classification_result_path(tmp_path, "chips").with_name("history.json")

@@ -116,6 +116,10 @@ def test_the_result_file_says_what_and_from_where(tmp_path):
     evaluate(images, output_dir=str(tmp_path), modality="shuffled-sar")  # a control, which leaves the result alone
     assert json.loads(path.read_text()) == report
     assert json.loads(box_result_path(tmp_path, "some set", "shuffled-sar").read_text())["modality"] == "shuffled-sar"
+    evaluate(images, output_dir=str(tmp_path), loader="far")  # one of several test loaders
+    folders = {folder.name for folder in path.parents[1].iterdir()}
+    assert folders == {"detection", "detection-shuffled-sar", "detection-far"}
+    assert json.loads(box_result_path(tmp_path, "some set", loader="far").read_text())["loader"] == "far"
     moved = [[1, 0, 5, 4], *BOXES[1:]]
     other, _ = evaluate([(truth(moved, CLASSES), detections(BOXES, CLASSES))])
     assert other.report["provenance"]["data_manifest_sha256"] != said["data_manifest_sha256"]

@@ -46,6 +46,8 @@ class ClassificationEvaluator(DatasetEvaluator):
         classes: names; position = label.
         multi_label: whether an image can be of several classes.
         modality: what the model sees, written down; ``shuffled-sar`` has a folder of its own.
+        loader: name of the test loader where a config has several; goes into the report and the folder's name. The
+            engine fills it in.
         output_dir: the run's output folder; None writes no files.
         provenance: facts to record. During training `iteration` among them says how many steps were done.
 
@@ -60,13 +62,14 @@ class ClassificationEvaluator(DatasetEvaluator):
         classes: Sequence[str],
         multi_label: bool = False,
         modality: EvaluationModality = "both",
+        loader: str | None = None,
         output_dir: str | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
         if not classes:
             raise UserError(f"the evaluation of '{dataset_name}' needs at least one class")
         self.dataset_name, self.classes, self.multi_label = dataset_name, list(classes), multi_label
-        self.modality, self.output_dir = modality, output_dir
+        self.modality, self.loader, self.output_dir = modality, loader, output_dir
         plain: Any = OmegaConf.to_container(provenance) if OmegaConf.is_config(provenance) else provenance
         self.provenance: dict[str, Any] = dict(plain or {})
         self.headline = "micro AP" if multi_label else "OA"
@@ -131,7 +134,7 @@ class ClassificationEvaluator(DatasetEvaluator):
         self.report = self._build_report(np.stack(scores), np.stack(labels), digests)
         logger.info("%s:\n%s", self.dataset_name, format_classification(self.report))
         if self.output_dir is not None:
-            path = classification_result_path(self.output_dir, self.dataset_name, self.modality)
+            path = self._path(self.output_dir)
             self._write(path.parent)
             logger.info("wrote %s", path)
         flat = {key: float("nan") if value is None else value for key, value in self.report["metrics"].items()}
@@ -167,6 +170,7 @@ class ClassificationEvaluator(DatasetEvaluator):
             "metrics": {**metrics, **best_of(history, self.headline)},
             "dataset": self.dataset_name,
             "modality": self.modality,
+            **({"loader": self.loader} if self.loader is not None else {}),
             "per_class": rows,
             "confusion": confusion,
             "history": history,
@@ -195,10 +199,13 @@ class ClassificationEvaluator(DatasetEvaluator):
         earlier = [entry for entry in known.get("entries", []) if same and entry["iteration"] < iteration]
         return [*earlier, {"iteration": iteration, "weights_sha256": weights, **metrics}]
 
+    def _path(self, output_dir: str) -> Path:
+        return classification_result_path(output_dir, self.dataset_name, self.modality, loader=self.loader)
+
     def _read_history(self) -> dict[str, Any]:
         if self.output_dir is None:
             return {}
-        path = classification_result_path(self.output_dir, self.dataset_name, self.modality).with_name("history.json")
+        path = self._path(self.output_dir).with_name("history.json")
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # none yet
@@ -254,11 +261,12 @@ def format_classification(report: Mapping[str, Any]) -> str:
 
 
 def classification_result_path(
-    output_dir: str | Path, dataset_name: str, modality: EvaluationModality = "both"
+    output_dir: str | Path, dataset_name: str, modality: EvaluationModality = "both", *, loader: str | None = None
 ) -> Path:
-    """Return where the evaluator writes: ``<output_dir>/eval/<dataset>/classification/result.json``."""
-    folder = "classification-shuffled-sar" if modality == "shuffled-sar" else "classification"
-    return Path(output_dir) / "eval" / safe_name(dataset_name) / folder / "result.json"
+    """Return where the evaluator writes: ``<output_dir>/eval/<dataset>/classification[-<loader>]/result.json``."""
+    parts = ["classification", *([safe_name(loader)] if loader else [])]
+    parts += ["shuffled-sar"] if modality == "shuffled-sar" else []
+    return Path(output_dir) / "eval" / safe_name(dataset_name) / "-".join(parts) / "result.json"
 
 
 def _per_class_csv(report: Mapping[str, Any]) -> str:

@@ -57,6 +57,8 @@ class BoxEvaluator(DatasetEvaluator):
         categories: names, in the order of the class ids.
         size_edges_px: edges between the groups of sizes of the extra table, rising.
         modality: what the model sees, written down; ``shuffled-sar`` has a folder of its own.
+        loader: name of the test loader where a config has several; goes into the report and the folder's name. The
+            engine fills it in.
         output_dir: the run's output folder; None writes no files.
         provenance: facts to record; commit, versions and hashes are added.
 
@@ -71,6 +73,7 @@ class BoxEvaluator(DatasetEvaluator):
         categories: Sequence[str],
         size_edges_px: Sequence[float] = COCO_EDGES_PX,
         modality: EvaluationModality | None = None,
+        loader: str | None = None,
         output_dir: str | None = None,
         provenance: dict[str, Any] | None = None,
     ) -> None:
@@ -78,7 +81,7 @@ class BoxEvaluator(DatasetEvaluator):
         if any(high <= low for low, high in zip((0.0, *self.edges), self.edges, strict=False)):
             raise UserError(f"size_edges_px of the evaluator must rise from above 0, got {list(size_edges_px)}")
         self.dataset_name, self.categories = dataset_name, tuple(categories)
-        self.modality, self.output_dir = modality, output_dir
+        self.modality, self.loader, self.output_dir = modality, loader, output_dir
         plain: Any = OmegaConf.to_container(provenance) if OmegaConf.is_config(provenance) else provenance
         self.provenance: dict[str, Any] = dict(plain or {})
         self.report: dict[str, Any] | None = None
@@ -139,7 +142,7 @@ class BoxEvaluator(DatasetEvaluator):
         self.report = self._build_report(truth, found)
         logger.info("%s:\n%s", self.dataset_name, format_box_table(self.report))
         if self.output_dir is not None:
-            path = box_result_path(self.output_dir, self.dataset_name, self.modality)
+            path = box_result_path(self.output_dir, self.dataset_name, self.modality, loader=self.loader)
             write_text(path, json.dumps(self.report, indent=1, allow_nan=False, default=str) + "\n")
             logger.info("wrote %s", path)
         metrics = self.report["metrics"]
@@ -178,6 +181,7 @@ class BoxEvaluator(DatasetEvaluator):
         return {
             "dataset": self.dataset_name,
             "modality": self.modality,
+            **({"loader": self.loader} if self.loader is not None else {}),
             "metrics": metrics | {f"AP-{row['name']}": row["AP"] for row in rows},
             "categories": rows,
             "by_size": by_size,
@@ -337,13 +341,20 @@ def _manifest(truth: Mapping[str, Instances]) -> str:
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
-def box_result_path(output_dir: str | Path, dataset_name: str, modality: EvaluationModality | None = None) -> Path:
-    """Return where `BoxEvaluator` writes: ``<output_dir>/eval/<dataset>/detection/result.json``.
+def box_result_path(
+    output_dir: str | Path,
+    dataset_name: str,
+    modality: EvaluationModality | None = None,
+    *,
+    loader: str | None = None,
+) -> Path:
+    """Return where `BoxEvaluator` writes: ``<output_dir>/eval/<dataset>/detection[-<loader>]/result.json``.
 
     The control with the SAR image of another scene has a folder of its own, ``detection-shuffled-sar``.
     """
-    folder = "detection-shuffled-sar" if modality == "shuffled-sar" else "detection"
-    return Path(output_dir) / "eval" / safe_name(dataset_name) / folder / "result.json"
+    parts = ["detection", *([safe_name(loader)] if loader else [])]
+    parts += ["shuffled-sar"] if modality == "shuffled-sar" else []
+    return Path(output_dir) / "eval" / safe_name(dataset_name) / "-".join(parts) / "result.json"
 
 
 def format_box_table(report: Mapping[str, Any]) -> str:
