@@ -27,7 +27,7 @@ def test_encoder_builds(name):
         model = instantiate(get_config(CONFIG)[name])
     assert {level: shape.channels for level, shape in model.output_shape().items()} == LEVELS[name]
     assert model.sensors == ("optical", "sar") and model.dim == MIDDLE[name]
-    assert model.num_blocks == model.main_blocks[-1] + 1
+    assert len(model.blocks) == model.main_blocks[-1] + 1
     layers = model.parameter_layers()
     assert set(layers.values()) == set(range(model.num_layers + 1))  # no layer without parameters
 

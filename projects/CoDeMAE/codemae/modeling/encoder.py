@@ -118,11 +118,6 @@ class MaskedEncoder(Backbone):
         return tuple(self.embed)
 
     @property
-    def num_blocks(self) -> int:
-        """Entries of `blocks`, merges included."""
-        return len(self.blocks)
-
-    @property
     def num_layers(self) -> int:
         """Number of the last layer of `parameter_layers`."""
         return len(self.blocks)
