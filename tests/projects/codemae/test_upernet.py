@@ -7,7 +7,6 @@ from detectron2.layers import ShapeSpec
 from mmovseg.data.vocabulary import closed_vocabulary, vocabulary_from_names
 from mmovseg.errors import UserError
 from mmovseg.layers.norm import PixelNorm
-from mmovseg.projects.codemae.modeling.closed_set import window_starts
 from mmovseg.projects.codemae.modeling.hivit import HiViT
 from mmovseg.projects.codemae.modeling.segmentor import EncoderSegmentor
 from mmovseg.projects.codemae.modeling.upernet import ConvHead, UPerNetHead, make_norm
@@ -164,14 +163,6 @@ def test_windows_are_averaged_where_they_overlap():
             total[:, :, left : left + 16] += whole(part)[0]["sem_seg"]
             count[:, left : left + 16] += 1
     assert torch.allclose(found, total / count, atol=1e-5)
-
-
-def test_window_starts():
-    assert window_starts(1024, 512, 256) == (0, 256, 512)
-    assert window_starts(1000, 512, 256) == (0, 256, 488)
-    assert window_starts(300, 512, 256) == (0,)
-    with pytest.raises(UserError, match="window_stride is 100"):
-        window_starts(1024, 512, 100)
 
 
 def test_classes_are_asked_for_by_name_in_any_order():

@@ -25,7 +25,7 @@ from mmovseg.layers.conv import resize
 from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.modeling.losses import lovasz_softmax, pixel_cross_entropy
 from mmovseg.modeling.meta_arch.batching import batch_labels, batch_view
-from mmovseg.projects.codemae.modeling.closed_set import ClosedSetModel, build_part, on_padded
+from mmovseg.modeling.meta_arch.closed_set import ClosedSetModel, build_part, on_padded
 from mmovseg.projects.codemae.modeling.encoder import MaskedEncoder, Sensor
 from mmovseg.projects.codemae.modeling.upernet import NormKind, by_stride, classifier, make_norm
 
@@ -132,6 +132,8 @@ class ChangeDetector(ClosedSetModel):
         UserError: unknown sensor, argument of the head or loss, or fewer than two classes.
     """
 
+    encoder: MaskedEncoder
+
     def __init__(
         self,
         *,
@@ -152,13 +154,13 @@ class ChangeDetector(ClosedSetModel):
         _check(before, after, vocabulary, loss_weights or {})
         super().__init__(
             encoder,
-            sensors={before, after},
             vocabulary=vocabulary,
             window=window,
             window_stride=window_stride,
             windows_at_once=windows_at_once,
             input_contract=input_contract,
         )
+        encoder.read_only({before, after})
         self.before, self.after = before, after
         self.before_norm, self.after_norm = before_norm, after_norm
         self.modality: Modality = cast(Modality, before if before == after else "both")

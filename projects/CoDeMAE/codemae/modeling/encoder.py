@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -116,6 +116,20 @@ class MaskedEncoder(Backbone):
     def sensors(self) -> tuple[Sensor, ...]:
         """Sensors that have a patch embedding."""
         return tuple(self.embed)
+
+    def read_only(self, sensors: Collection[Sensor]) -> None:
+        """Freeze the embeddings of all sensors but these: processes that train together would wait for their gradients.
+
+        Raises:
+            UserError: one of them has no embedding.
+        """
+        missing = [name for name in sensors if name not in self.sensors]
+        if missing:
+            raise UserError(
+                f"the model reads {missing[0]}, but its encoder has embeddings of: {', '.join(self.sensors)}"
+            )
+        for name, embedding in self.embed.items():
+            embedding.requires_grad_(embedding.proj.weight.requires_grad and name in sensors)
 
     @property
     def num_layers(self) -> int:

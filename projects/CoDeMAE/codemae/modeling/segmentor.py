@@ -16,7 +16,7 @@ from mmovseg.errors import UserError
 from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.modeling.losses import pixel_cross_entropy
 from mmovseg.modeling.meta_arch.batching import batch_labels, batch_view
-from mmovseg.projects.codemae.modeling.closed_set import ClosedSetModel, build_part, on_padded
+from mmovseg.modeling.meta_arch.closed_set import ClosedSetModel, build_part, on_padded
 from mmovseg.projects.codemae.modeling.encoder import MaskedEncoder
 from mmovseg.projects.codemae.modeling.upernet import ConvHead, UPerNetHead
 
@@ -41,6 +41,8 @@ class EncoderSegmentor(ClosedSetModel):
         UserError: unknown modality or argument of a head, a modality without constants, or see the heads.
     """
 
+    encoder: MaskedEncoder
+
     def __init__(
         self,
         *,
@@ -61,13 +63,13 @@ class EncoderSegmentor(ClosedSetModel):
             raise UserError(f"modality must be one of {', '.join(MODALITIES)}, got '{modality}'")
         super().__init__(
             encoder,
-            sensors=("optical", "sar") if modality == "both" else (modality,),
             vocabulary=vocabulary,
             window=window,
             window_stride=window_stride,
             windows_at_once=windows_at_once,
             input_contract=input_contract,
         )
+        encoder.read_only(("optical", "sar") if modality == "both" else (modality,))
         self.modality: Modality = modality
         self.norms = nn.ModuleDict()
         for name, norm in (("optical", optical_norm), ("sar", sar_norm)):

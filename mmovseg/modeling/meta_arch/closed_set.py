@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from mmovseg.checkpoint.contract import InputContract
@@ -16,7 +17,6 @@ from mmovseg.errors import UserError
 from mmovseg.inference.scene.tiling import make_axis
 from mmovseg.layers.conv import pad_to_multiple, resize
 from mmovseg.modeling.meta_arch.batching import shared_vocabulary
-from mmovseg.projects.codemae.modeling.encoder import MaskedEncoder, Sensor
 
 
 class ClosedSetModel(nn.Module):
@@ -26,9 +26,7 @@ class ClosedSetModel(nn.Module):
     for, in any order, by name or synonym; a class that it does not have is refused.
 
     Args:
-        encoder: inputs are padded to multiples of its `size_divisibility`. Embeddings of sensors that the model does
-            not read are frozen: processes would wait for their gradients.
-        sensors: what the model reads.
+        encoder: inputs are padded to multiples of its `size_divisibility`.
         vocabulary: the classes, all of them trained.
         window: side of the square windows that images are cut into at test, pixels; None = whole images. Scores of
             overlapping windows are averaged, as in training's frameworks ("slide").
@@ -37,14 +35,13 @@ class ClosedSetModel(nn.Module):
         input_contract: what the rasters must be like; stored in checkpoints.
 
     Raises:
-        UserError: the encoder lacks a sensor, or windows with gaps between them.
+        UserError: windows with gaps between them.
     """
 
     def __init__(
         self,
-        encoder: MaskedEncoder,
+        encoder: Backbone,
         *,
-        sensors: Collection[Sensor],
         vocabulary: Vocabulary,
         window: int | None,
         window_stride: int | None,
@@ -53,14 +50,7 @@ class ClosedSetModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.vocabulary = encoder, vocabulary
-        missing = [name for name in sensors if name not in encoder.sensors]
-        if missing:
-            raise UserError(
-                f"the model reads {missing[0]}, but its encoder has embeddings of: {', '.join(encoder.sensors)}"
-            )
-        for name, embedding in encoder.embed.items():
-            embedding.requires_grad_(embedding.proj.weight.requires_grad and name in sensors)
-        self.multiple = encoder.size_divisibility
+        self.multiple = max(1, encoder.size_divisibility)  # detectron2 says 0 for any size
         self.window, self.windows_at_once = window, windows_at_once
         self.window_stride = window_stride if window_stride is not None else window // 2 if window else None
         if window is not None:
