@@ -1,0 +1,1 @@
+"""Data of CrossEarth-SAR: its benchmarks and data sets, gaps on MiniEarth, and pseudo-labels."""
