@@ -37,6 +37,7 @@ model = L(CoDeMAE)(
     contrast=L(ContrastSpec)(mode="conditioned", gather="official", num_heads=16),
     optical_norm=_data.optical_norm,
     sar_norm=_data.sar_norm,
+    loss_weights=dict(mae=1.0, okd=1.0, okd_aux=1.0, ccl=1.0, cdr=1.0),
     mask_ratio=0.75,
     input_contract=_data.input_contract,
 )

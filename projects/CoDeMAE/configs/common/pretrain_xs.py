@@ -39,6 +39,7 @@ model = L(CoDeMAE)(
     contrast=L(ContrastSpec)(mode="conditioned", gather="official", num_heads=4),
     optical_norm=_data.optical_norm,
     sar_norm=_data.sar_norm,
+    loss_weights=dict(mae=1.0, okd=1.0, okd_aux=1.0, ccl=1.0, cdr=1.0),
     mask_ratio=0.75,
     share_encoder=True,
     share_decoder=True,
