@@ -13,7 +13,10 @@ A table is a JSON file below ``configs/tables``. Its keys:
     ``report``    which report of an evaluation is read: ``segmentation`` (default), ``encoder``, ``classification`` or
                   ``detection``
     ``loaders``   names of the config's test loaders, whose reports make one row; each metric then begins with the name
-                  of its loader and a space. Not for segmentation
+                  of its loader and a space. For segmentation: names of their evaluators' data sets; a metric is one of
+                  `METRICS`, ``IoU-<class>``, or a key under ``metrics`` of the report
+    ``averages``  ``{name: [metric, ...]}``, columns with the mean of others, told from the CSV and not kept in it
+    ``grid``      runs as rows and columns of tables of their own: `mmovseg.engine.table_grid`
     ``results``   name of the CSV below ``results``, so that tables share the rows of runs that they have in common
     ``output``    name of the folder below ``output/tables``, so that tables share trainings
 
@@ -38,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from mmovseg.config.suggest import did_you_mean
+from mmovseg.engine.table_grid import with_grid_runs
 from mmovseg.errors import UserError
 
 METRICS = ("mIoU", "mIoU-seen", "mIoU-unseen", "hIoU")
@@ -46,7 +50,7 @@ REPORTS = ("segmentation", "encoder", "classification", "detection")
 
 _TABLE_KEYS = {
     *("title", "seeds", "runs", "reported", "means", "parts"),
-    *("metrics", "decimals", "unit", "report", "loaders", "results", "output"),
+    *("metrics", "decimals", "unit", "report", "loaders", "averages", "grid", "results", "output"),
 }
 _RUN_KEYS = {
     *("name", "label", "config", "evaluate", "overrides"),
@@ -70,6 +74,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = with_grid_runs(content, str(path))
         table = {
             "name": path.stem,
             "title": content["title"],
@@ -83,6 +88,8 @@ def read_table(path: str | Path) -> dict[str, Any]:
             "unit": str(content.get("unit", "percent")),
             "report": str(content.get("report", "segmentation")),
             "loaders": list(content.get("loaders", ())),
+            "averages": {name: list(metrics) for name, metrics in content.get("averages", {}).items()},
+            "grid": dict(content.get("grid", {})),
             "results": str(content.get("results", path.stem)),
         }
         table["output"] = str(content.get("output", table["results"]))
@@ -161,23 +168,31 @@ def _check_metrics(table: Mapping[str, Any], content: Mapping[str, Any], path: s
         raise UserError(f"table '{path}' reads reports of kind '{table['report']}' and has to name its 'metrics'")
     if table["loaders"]:
         _check_loaders(table, path)
-    for metric in table["metrics"] if table["report"] == "segmentation" else ():
+    of_one_report = table["report"] == "segmentation" and not table["loaders"]
+    for metric in table["metrics"] if of_one_report else ():
         if metric not in METRICS and not metric.startswith(CLASS_METRIC):
             raise UserError(
                 f"table '{path}': metric '{metric}' must be one of {', '.join(METRICS)} or {CLASS_METRIC}<class>"
             )
     given = [*table["decimals"]] + [key for row in (*table["runs"], *table["means"]) for key in row.get("reported", {})]
+    _check_averages(table, path)
     for metric in given:
-        if metric not in table["metrics"]:
+        if metric not in (*table["metrics"], *table["averages"]):
             raise UserError(f"table '{path}' gives a figure or digits for '{metric}', which is none of its metrics")
     for name in (table["results"], table["output"]):
         if not name or Path(name).name != name:
             raise UserError(f"table '{path}': '{name}' must be a plain name, without folders")
 
 
+def _check_averages(table: Mapping[str, Any], path: str) -> None:
+    for name, metrics in table["averages"].items():
+        wrong = [metric for metric in metrics if metric not in table["metrics"]]
+        if wrong or not metrics or name in table["metrics"]:
+            what = f"'{wrong[0]}', which is none of its metrics" if wrong else "nothing, or has the name of a metric"
+            raise UserError(f"table '{path}': average '{name}' is of {what}")
+
+
 def _check_loaders(table: Mapping[str, Any], path: str) -> None:
-    if table["report"] == "segmentation":
-        raise UserError(f"table '{path}' names loaders, which reports of segmentation do not have")
     for name in table["loaders"]:
         if not name or " " in name or table["loaders"].count(name) > 1:
             raise UserError(f"table '{path}': loader '{name}' must be one word, named once")

@@ -27,7 +27,7 @@ CLASS_FIELDS = (*_KEY, "dataset", "class", "seen", "IoU")
 
 def fields_of(table: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the columns of a table's CSV: those of segmentation, or the metrics that another table names."""
-    own = table.get("report", "segmentation") != "segmentation"
+    own = table.get("report", "segmentation") != "segmentation" or table.get("loaders")
     return (*_KEY, *table["metrics"], *_FACTS, *_LATER) if own else FIELDS
 
 
@@ -89,10 +89,14 @@ def segmentation_row(report: Mapping[str, Any]) -> dict[str, Any]:
 def encoder_row(report: Mapping[str, Any], metrics: Sequence[str], source: str | Path) -> dict[str, Any]:
     """Return the named figures of a report that has them under ``metrics``: of an encoder, a classifier, a detector.
 
+    Those of segmentation are found where `OVSegEvaluator` has them, too.
+
     Raises:
         UserError: the report lacks one of them.
     """
-    found = report["metrics"]
+    found = {name: report[name] for name in METRICS if name in report}
+    found |= {f"{CLASS_METRIC}{entry['name']}": entry["IoU"] for entry in report.get("per_class", ()) if found}
+    found |= report.get("metrics", {})
     for name in metrics:
         if name not in found:
             raise UserError(f"report '{source}' has no metric '{name}'; it has: {', '.join(found)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmovseg.engine.table_definition import METRICS
+from mmovseg.engine.table_grid import grid_run
 
 SUMMARY_FIELDS = ("run", "label", "modality", "metric", "mean", "std", "seeds", "reported")
 
@@ -19,12 +20,17 @@ def to_markdown(table: Mapping[str, Any], rows: _Rows) -> str:
     """Return the table with mean and sample standard deviation over seeds; "not run" where there is no row.
 
     Runs with figures under `reported` give a table that sets these beside the measured ones, with the means that the
-    table asks for, and so do tables with metrics of their own; other tables end with the two controls.
+    table asks for, and so do tables with metrics of their own; other tables end with the two controls. A grid gives its
+    own tables alone.
 
     Args:
         table: from `read_table`.
         rows: from `read_rows`, or from `table_rows` if the table asks for single classes.
     """
+    if table.get("grid"):
+        parts = [_grid_table(table, part["title"], part["columns"], rows) for part in table["grid"]["tables"]]
+        return "\n\n".join([*parts, f"*Reported*: {table['reported']}."] if table.get("reported") else parts)
+    rows = _with_averages(table, rows)
     own_metrics = tuple(table.get("metrics", METRICS)) != METRICS
     if own_metrics or any("reported" in run for run in table["runs"]):
         return _beside_reported(table, rows)
@@ -57,6 +63,7 @@ def write_summary(table: Mapping[str, Any], rows: _Rows, folder: str | Path) -> 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    averaged = _with_averages(table, rows)
     stem = "table" if table.get("output", table["name"]) == table["name"] else str(table["name"])
     markdown, summary = folder / f"{stem}.md", folder / f"{stem}.csv"
     markdown.write_text(f"{table['title']}\n\n{to_markdown(table, rows)}\n", encoding="utf-8")
@@ -65,8 +72,8 @@ def write_summary(table: Mapping[str, Any], rows: _Rows, folder: str | Path) -> 
         writer.writerow(SUMMARY_FIELDS)
         for run in table["runs"]:
             for modality in run["evaluate"]:
-                for metric in table.get("metrics", METRICS):
-                    values = _values(rows, run["name"], modality, metric)
+                for metric in (*table.get("metrics", METRICS), *table.get("averages", ())):
+                    values = _values(averaged, run["name"], modality, metric)
                     digits = _digits(table, metric) + 1
                     mean = f"{statistics.mean(values):.{digits}f}" if values else ""
                     std = f"{statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
@@ -76,7 +83,7 @@ def write_summary(table: Mapping[str, Any], rows: _Rows, folder: str | Path) -> 
 
 
 def _beside_reported(table: Mapping[str, Any], rows: _Rows) -> str:
-    metrics = list(table.get("metrics", METRICS))
+    metrics = [*table.get("metrics", METRICS), *table.get("averages", ())]
     entries = [*table["runs"], *table.get("means", ())]
     reported_metrics = [name for name in metrics if any(name in entry.get("reported", {}) for entry in entries)]
     report = table.get("report", "segmentation")
@@ -111,6 +118,41 @@ def _beside_reported(table: Mapping[str, Any], rows: _Rows) -> str:
         lines.append(line(mean["label"], modality, measured, mean.get("reported", {}), ""))
     text = "\n".join(lines)
     return text + (f"\n\n*Reported*: {table['reported']}." if table.get("reported") else "")
+
+
+def _with_averages(table: Mapping[str, Any], rows: _Rows) -> _Rows:
+    """Add the columns that are means of others to every row; empty where one of them is."""
+    averaged = []
+    for row in rows:
+        row = dict(row)
+        for name, metrics in table.get("averages", {}).items():
+            values = [row.get(metric) for metric in metrics]
+            row[name] = str(statistics.mean(map(float, values))) if all(values) else ""  # type: ignore[arg-type]
+        averaged.append(row)
+    return averaged
+
+
+def _grid_table(table: Mapping[str, Any], title: str, columns: Sequence[str], rows: _Rows) -> str:
+    """One table of a grid: under every measured row what is reported for it."""
+    grid = table["grid"]
+    metric = grid.get("metric", "mIoU")
+    digits = _digits(table, metric)
+    lines = [f"**{title}**", "", "| | " + " | ".join([*columns, "mean"]) + " |", "|---|" + "---:|" * (len(columns) + 1)]
+    for row in grid["rows"]:
+        if "config" in row:
+            runs = [grid_run(row["name"], column) for column in columns]
+            modality = row.get("evaluate", ["sar"])[0]
+            cells = [mean_and_spread(_values(rows, run, modality, metric), digits=digits) for run in runs]
+            cells.append(_mean_of_runs(rows, runs, modality, metric, digits))
+            lines.append(f"| {row['label']} | " + " | ".join(cells) + " |")
+        reported = row.get("reported", {})
+        if any(column in reported for column in columns):
+            cells = [f"*{reported[name]:.{digits}f}*" if name in reported else "" for name in columns]
+            known = all(column in reported for column in columns)
+            cells.append(f"*{statistics.mean(reported[name] for name in columns):.{digits}f}*" if known else "")
+            label = "*reported*" if "config" in row else f"*{row['label']}, reported*"
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def _digits(table: Mapping[str, Any], metric: str) -> int:

@@ -194,8 +194,10 @@ class _Sitting:
         """Evaluate once and append a row for every test set, or one for all loaders that the table names."""
         modality, loaders = facts["modality"], self.table.get("loaders", ())
         kind = self.table.get("report", "segmentation")
-        names = [f"{kind}-{safe_name(name)}" for name in loaders] or [kind]
-        patterns = [f"eval/*/{modality}-*" if self.of_segmentation else f"eval/*/{name}" for name in names]
+        if self.of_segmentation:
+            patterns = [f"eval/{name}/{modality}-*" for name in map(safe_name, loaders)] or [f"eval/*/{modality}-*"]
+        else:
+            patterns = [f"eval/*/{kind}-{safe_name(name)}" for name in loaders] or [f"eval/*/{kind}"]
         for file in (file for pattern in patterns for file in folder.glob(f"{pattern}/result.json")):
             file.unlink()  # of a sitting that was stopped
         train_main([*argv, *(["--modality", modality] if self.of_segmentation else [])])
@@ -225,6 +227,8 @@ class _Sitting:
         row = {**facts, **parts[0], **loaders_row(reports, self.table["metrics"], files)}
         for key in ("data", "images"):  # once where all loaders read the same
             row[key] = "+".join(dict.fromkeys(str(part[key]) for part in parts))
+        for report in reports.values() if self.of_segmentation else ():
+            append_classes(classes_file(self.results), row, report)
         append_row(self.results, row, fields_of(self.table))
 
 

@@ -74,6 +74,43 @@ def test_tables_that_share_results_measure_a_run_once(runs, tmp_path):
     assert len(runs.argvs) == done and "| Full | 40.0 |" in tables.to_markdown(second, rows)
 
 
+def test_a_column_may_be_the_mean_of_others(runs, tmp_path):
+    averages = {"both R@1": ["sar R@1", "optical R@1"], "gone": ["sar R@1", "optical none"]}
+    table = read(tmp_path, {**TABLE, "averages": averages, "decimals": {"both R@1": 2}})
+    rows = tables.fill_table(table, tmp_path / "t.csv", tmp_path / "runs")
+    assert "both R@1" not in rows[0]
+    lines = tables.to_markdown(table, rows).splitlines()
+    assert lines[0].endswith("| optical none | both R@1 | gone | seeds |")
+    assert lines[2].endswith("| not run | 45.50 ± 7.07 | not run | 2 |")
+    _, summary = tables.write_summary(table, rows, tmp_path / "runs")
+    assert "plain,Plain,sar+optical,both R@1,45.500,7.071,2,\n" in summary.read_text()
+
+
+def test_segmentation_of_several_loaders_makes_one_row_and_keeps_classes(runs, tmp_path):
+    runs.loaders = ("north", "south")
+    metrics = ["north mIoU", "south mIoU", "south IoU-water", "south share 1", "north share 1"]
+    run = {"name": "a", "label": "A", "config": "a.py", "evaluate": ["sar"]}
+    content = {"title": "S", "seeds": [0], "loaders": ["north", "south"], "metrics": metrics, "runs": [run]}
+    table = read(tmp_path, content)
+    (row,) = tables.fill_table(table, tmp_path / "t.csv", tmp_path / "runs")
+    assert [row[name] for name in metrics] == ["40.0000", "41.0000", "20.5000", "0.6000", "0.5000"]
+    assert (row["modality"], row["data"], row["images"]) == ("sar", "north+south", "7")
+    classes = tables.read_classes(tables.classes_file(tmp_path / "t.csv"))
+    assert [(item["dataset"], item["class"], item["IoU"]) for item in classes] == [
+        ("north", "water", "20.00"), ("north", "road", ""), ("south", "water", "20.50"), ("south", "road", ""),
+    ]  # fmt: skip
+    assert tables.to_markdown(table, [row]).splitlines()[2].startswith("| A | sar | 40.0 | 41.0 | 20.5 |")
+    assert len([call for call in runs.calls if call[0] == "evaluate"]) == 1
+
+
+def test_a_segmentation_run_without_one_of_the_loaders_is_told(runs, tmp_path):
+    runs.loaders = ("north",)
+    run = {"name": "a", "label": "A", "config": "a.py", "evaluate": ["sar"]}
+    content = {"title": "S", "seeds": [0], "loaders": ["north", "south"], "metrics": ["south mIoU"], "runs": [run]}
+    with pytest.raises(UserError, match=r"run 'a' wrote no report '.*eval/south/sar-\*/result.json'"):
+        tables.fill_table(read(tmp_path, content), tmp_path / "t.csv", tmp_path / "runs")
+
+
 def test_a_run_may_ask_for_evaluations_on_the_way(runs, tmp_path):
     tables.fill_table(read(tmp_path, TABLE), tmp_path / "t.csv", tmp_path / "runs", seeds=[0])
     periods = [[item for item in argv if item.startswith("train.eval_period=")][-1] for argv in runs.argvs]
@@ -95,8 +132,14 @@ def test_reports_of_other_kinds_have_their_own_folder(kind, runs, tmp_path):
     [
         (
             {"report": "segmentation", "metrics": ["mIoU"], "decimals": {}},
-            "names loaders, which reports of",
+            "metric 'mIoU' must begin with the name of a loader: sar, optical",
         ),
+        (
+            {"averages": {"mean": ["sar R@1", "sar R@5"]}},
+            "average 'mean' is of 'sar R@5', which is none of its metrics",
+        ),
+        ({"averages": {"mean": []}}, "average 'mean' is of nothing"),
+        ({"averages": {"sar CKA": ["sar R@1"]}}, "average 'sar CKA' is of nothing, or has the name of a metric"),
         ({"loaders": ["sar", "sar"]}, "loader 'sar' must be one word, named once"),
         ({"loaders": ["the sar"]}, "loader 'the sar' must be one word"),
         (
