@@ -1,4 +1,4 @@
-"""The registered data sets: one table, registered with detectron2 on first use, never at import.
+"""The registered data sets: two tables, registered with detectron2 on first use, never at import.
 
 Folders lie under `DETECTRON2_DATASETS` (default: ``datasets``), laid out as datasets/README.md says.
 """
@@ -23,6 +23,7 @@ from mmovseg.data.datasets.layouts import (
     missing_message,
     own_layout,
 )
+from mmovseg.data.datasets.sar_sets import SAR_SETS, SPLITS, load_sar_set
 from mmovseg.data.sample import IGNORE_LABEL
 from mmovseg.data.vocabulary import Vocabulary, get_vocabulary
 from mmovseg.errors import UserError
@@ -80,6 +81,10 @@ def _load_ombria(split: str, **options: Any) -> DatasetDicts:
     from mmovseg.data.datasets.ombria import load_ombria  # it splits by place, which no other data set needs
 
     return cast(DatasetDicts, load_ombria(split, **options))
+
+
+def _load_sar(name: str, split: str, **options: Any) -> DatasetDicts:
+    return load_sar_set(name, split, root=datasets_root(), **options)
 
 
 def _released(folder: str, optical: str, *, sar: str = "sar", train_label: str, splits: Sequence[str]) -> Layout:
@@ -230,6 +235,23 @@ TABLE: tuple[DatasetEntry, ...] = (
     ),
 )
 
+SAR_TABLE: tuple[DatasetEntry, ...] = tuple(
+    DatasetEntry(
+        known.name,
+        SPLITS,
+        known.vocabulary,
+        known.about,
+        known.layouts,
+        known.facts,
+        known.prepare,
+        partial(_load_sar, known.name),
+    )
+    for known in SAR_SETS
+)
+"""Data sets without optical images, for models that read SAR alone."""
+
+ALL_SETS = TABLE + SAR_TABLE
+
 
 def datasets_root() -> Path:
     """Return the folder that the registered data sets lie in: that of `register_all`, else `DETECTRON2_DATASETS`."""
@@ -245,7 +267,7 @@ def register_all(root: str | Path | None = None) -> None:
     global _chosen_root
     if root is not None:
         _chosen_root = Path(root)
-    for entry in TABLE:
+    for entry in ALL_SETS:
         for split in entry.splits:
             name = f"{entry.name}_{split}"
             if name not in DatasetCatalog:
@@ -277,10 +299,10 @@ def dataset_entry(name: str) -> DatasetEntry:
     Raises:
         UserError: there is none; the message lists the names.
     """
-    for entry in TABLE:
+    for entry in ALL_SETS:
         if entry.name == name:
             return entry
-    raise UserError(f"unknown data set '{name}'; known: {', '.join(entry.name for entry in TABLE)}")
+    raise UserError(f"unknown data set '{name}'; known: {', '.join(entry.name for entry in ALL_SETS)}")
 
 
 def entries_made_by(name: str) -> list[DatasetEntry]:
@@ -289,13 +311,13 @@ def entries_made_by(name: str) -> list[DatasetEntry]:
     Raises:
         UserError: there is neither; the message lists the names.
     """
-    made = [entry for entry in TABLE if entry.prepare == f"datasets/prepare_{name}.py"]
-    return made if made and all(entry.name != name for entry in TABLE) else [dataset_entry(name)]
+    made = [entry for entry in ALL_SETS if entry.prepare == f"datasets/prepare_{name}.py"]
+    return made if made and all(entry.name != name for entry in ALL_SETS) else [dataset_entry(name)]
 
 
 def known_datasets() -> list[str]:
     """Return the names of the table in its order."""
-    return [f"{entry.name}_{split}" for entry in TABLE for split in entry.splits]
+    return [f"{entry.name}_{split}" for entry in ALL_SETS for split in entry.splits]
 
 
 def get_dataset(name: str, **options: Any) -> DatasetDicts:
@@ -304,7 +326,8 @@ def get_dataset(name: str, **options: Any) -> DatasetDicts:
     Args:
         name: of the table (`known_datasets`) or registered with detectron2.
         options: passed to the loader of the table: `num_scenes`, `size`, `domain`, `seed` for MiniEarth, `pattern` and
-            `labels` for folders (`mmovseg.data.datasets.layouts.load_layout`).
+            `labels` for folders (`mmovseg.data.datasets.layouts.load_layout`), `view`, `regions` and `label_map` for
+            SAR alone (`mmovseg.data.datasets.sar_sets.load_sar_set`).
 
     Raises:
         UserError: unknown name, an option that the loader does not take, or missing files.
@@ -314,7 +337,7 @@ def get_dataset(name: str, **options: Any) -> DatasetDicts:
         raise UserError(f"unknown data set '{name}'; known: {', '.join(known_datasets())}")
     if not options:
         return DatasetCatalog.get(name)
-    for entry in TABLE:
+    for entry in ALL_SETS:
         for split in entry.splits:
             if name == f"{entry.name}_{split}":
                 try:

@@ -347,7 +347,7 @@ class SplitCheck:
             return
         text = f"{self.num_pairs} pairs, {reported} as reported ({self.entry.facts.source})"
         if self.manifest is None:
-            self.add("wrong_count", self.folders["optical"], text)
+            self.add("wrong_count", next(iter(self.folders.values())), text)
         else:
             self.notes.append(f"split '{self.split}' of '{self.entry.name}' has {text}")
 
@@ -363,7 +363,7 @@ def _find_leaks(checked: Sequence[SplitCheck]) -> list[Fault]:
     faults: list[Fault] = []
     first: dict[tuple[str, str | None], tuple[str, str]] = {}
     for part in checked:
-        for role in (role for role in ("optical", "sar") if role in part.facts):
+        for role in (role for role in part.facts if role in ("optical", "sar") or role.endswith("_amp")):
             for stem, facts in part.facts[role].items():
                 if facts.problem or facts.constant or facts.path in part.marked:
                     continue
