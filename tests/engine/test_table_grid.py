@@ -13,7 +13,7 @@ from tests.engine.fake_runs import FakeRuns, described
 
 GRID = {
     "rows": [
-        {"name": "s", "label": "Small", "config": "s.py", "overrides": ["x=1"], "reported": {"C(r)2R": 61, "N2S": 50.0}},
+        {"name": "s", "label": "Small", "config": "s.py", "overrides": ["x=1"], "reported": {"C(r)2R": 61, "N2S": 50}},
         {"name": "paper", "label": "Theirs", "reported": {"N2S": 33.25}},
         {"name": "l", "label": "Large", "config": "l.py", "evaluate": ["both"]},
     ],
