@@ -216,7 +216,43 @@ def load_weights(
             allowed.
     """
     state, entry = read_state(path, key=key)
+    return copy_state(
+        model,
+        state,
+        path,
+        entry=entry,
+        part=part,
+        allow_missing=allow_missing,
+        allow_unexpected=allow_unexpected,
+    )
+
+
+def copy_state(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    entry: str = "",
+    part: str = "",
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
+) -> LoadReport:
+    """Copy tensors that were read, and perhaps converted, into `model`; see `load_weights`.
+
+    Args:
+        model: receives the weights.
+        state: tensors by name.
+        path: where they are from, for the report and for errors.
+        entry: of the file, for the report.
+        part: see `load_weights`.
+        allow_missing: see there.
+        allow_unexpected: see there.
+
+    Raises:
+        UserError: as there.
+    """
     own = model.state_dict()
+    state = dict(state)
     for prefix in _WRAPPERS:  # left behind by DistributedDataParallel and torch.compile
         if (
             state

@@ -54,7 +54,24 @@ class Experts(nn.Module):
         Returns:
             (R, C), in the type in which the rows were multiplied.
         """
-        return self._sorted(rows, counts)
+        dtype = torch.get_autocast_dtype(rows.device.type) if _autocasts(rows) else rows.dtype
+        grouped = self.implementation == "grouped"
+        if self.implementation == "auto":
+            grouped = dtype == torch.bfloat16 and has_grouped_product(rows.device)
+        return self._grouped(rows.to(dtype), counts) if grouped else self._sorted(rows, counts)
+
+    def _grouped(self, rows: Tensor, counts: Tensor) -> Tensor:
+        """One product for all experts; the device is never waited for. The operation knows no autocast and no bias."""
+        with torch.autocast(rows.device.type, enabled=False):
+            ends = counts.cumsum(0).to(torch.int32)
+            numbers = torch.arange(len(counts), device=rows.device)
+            # as a product, so that the biases' gradients are one too
+            member = torch.repeat_interleave(numbers, counts, output_size=len(rows))[:, None] == numbers
+            member = member.to(rows.dtype)
+            hidden = F.grouped_mm(rows, self.w1.to(rows.dtype).transpose(-2, -1), offs=ends)
+            hidden = F.dropout(self.act(hidden + member @ self.b1.to(rows.dtype)), self.drop, self.training)
+            output = F.grouped_mm(hidden, self.w2.to(rows.dtype).transpose(-2, -1), offs=ends)
+            return F.dropout(output + member @ self.b2.to(rows.dtype), self.drop, self.training)
 
     def _sorted(self, rows: Tensor, counts: Tensor) -> Tensor:
         # unbind, not w1[e]: the backward pass then stacks the gradients once instead of once an expert
@@ -65,6 +82,20 @@ class Experts(nn.Module):
                 hidden = F.dropout(self.act(F.linear(part, w1, b1)), self.drop, self.training)
                 outputs.append(F.dropout(F.linear(hidden, w2, b2), self.drop, self.training))
         return torch.cat(outputs)
+
+
+def has_grouped_product(device: torch.device) -> bool:
+    """Whether torch has a grouped matrix product of bfloat16 for this device that is worth taking.
+
+    On CPU it is no faster than slice by slice, and older than SM 8.0 it does not run.
+    """
+    if device.type != "cuda" or not hasattr(F, "grouped_mm"):
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _autocasts(rows: Tensor) -> bool:
+    return torch.is_autocast_enabled(rows.device.type)
 
 
 def _repeat(tensor: Tensor, count: int) -> Tensor:

@@ -91,12 +91,22 @@ class SparseMoE(nn.Module):
         outputs = _Permute.apply(outputs, inverse, order).unflatten(0, (-1, self.top_k))
         if routing.gates is not None:
             outputs = outputs * routing.gates.to(outputs.dtype)[..., None]
-        return (outputs[:, 0] if self.top_k == 1 else outputs.sum(dim=1)).view(x.shape)
+        return outputs.sum(dim=1).view(x.shape) if self.top_k > 1 else outputs.view(x.shape)
+
+    def count_idle(self) -> int:
+        """Number of parameters that a token does not meet: those of the experts that it does not go to."""
+        whole = sum(parameter.numel() for parameter in self.experts.parameters())
+        return whole // self.num_experts * (self.num_experts - self.top_k)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to a batch: tensors with a graph cannot be copied."""
+        return {**self.__dict__, "descriptors": None, "last": None}
 
     def _remember(self, index: Tensor, probabilities: Tensor, images: int, tokens: int) -> None:
         index = index.unflatten(0, (images, tokens))
         counted = index[:, self.uncounted :]
-        means = probabilities.unflatten(0, (images, tokens))[:, self.uncounted :].mean(dim=(0, 1))
+        means = probabilities if self.training else probabilities.detach()
+        means = means.unflatten(0, (images, tokens))[:, self.uncounted :].mean(dim=(0, 1))
         counts = _count(counted.flatten(), self.num_experts)
         self.last = ExpertStatistics(counts, counted[..., 0].numel(), means, index)
 

@@ -75,6 +75,11 @@ class Router(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_experts))
         nn.init.trunc_normal_(self.weight, std=init_std, a=-2 * init_std, b=2 * init_std)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the gates are 1 whatever the router says, so that no task can teach it."""
+        return self.gate == "renorm" and self.top_k == 1
+
     def forward(self, tokens: Tensor, descriptors: Tensor | None) -> Routing:
         """Route.
 
@@ -100,6 +105,6 @@ class Router(nn.Module):
         if self.gate == "softmax":
             return chosen
         if self.gate == "renorm":
-            return None if self.top_k == 1 else chosen / chosen.sum(dim=-1, keepdim=True)
+            return None if self.is_constant else chosen / chosen.sum(dim=-1, keepdim=True)
         own = chosen.detach()
         return own / own.sum(dim=-1, keepdim=True) + (chosen - own)  # the bracket is exactly 0
