@@ -71,7 +71,7 @@ def prepare_dataset(
     """
     root = Path(root)
     _check_jobs(jobs, workers)
-    _claim(root, made_by)
+    begin_run_folder(root, made_by)
     remove_partial_files(root)
     todo = [job for job in jobs if not is_finished(job, root)]
     with tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="tile", disable=not show_progress) as bar:
@@ -138,8 +138,12 @@ def _check_jobs(jobs: Sequence[TileJob], workers: int) -> None:
         seen.add((job.split, job.stem))
 
 
-def _claim(root: Path, made_by: Mapping[str, Any]) -> None:
-    """Write down what this folder is made with, or compare with what is written."""
+def begin_run_folder(root: Path, made_by: Mapping[str, Any]) -> None:
+    """Write down in ``prepare.json`` what this folder is made with, or compare with what is written.
+
+    Raises:
+        UserError: the folder was begun with other facts, or cannot be written.
+    """
     path, text = root / RUN_FILE, json.dumps(made_by, indent=1, sort_keys=True) + "\n"
     try:
         if path.is_file():

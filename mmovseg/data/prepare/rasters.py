@@ -103,6 +103,18 @@ def read_size(path: str | Path) -> tuple[int, int]:
         raise UserError(f"raster '{path}' {reason}") from error
 
 
+def read_place(path: str | Path) -> tuple[CRS | None, Affine | None]:
+    """Return CRS and transform of a raster, each None if it has none; errors as `read_layer`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as source:
+                return source.crs or None, None if source.transform.is_identity else source.transform
+    except RasterioError as error:
+        reason = "does not exist" if not os.path.exists(path) else "is damaged, cut off, or not a raster"
+        raise UserError(f"raster '{path}' {reason}") from error
+
+
 def write_layer(folder: str | Path, stem: str, layer: Layer) -> Path:
     """Write a layer as ``<folder>/<stem>.png`` or ``.tif`` and return the path.
 
