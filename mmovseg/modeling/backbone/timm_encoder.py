@@ -47,7 +47,10 @@ class TimmEncoder(Backbone):
             ``dino_v1`` (`resize_positions_dino_v1`; what DINO and the MM-OVSeg release do).
         keep_rope_periods: store the periods of the rotary positions with the weights. Published DINOv3 files hold them
             rounded to bfloat16, timm computes them exactly; equal features need the stored ones.
-        freeze: keep the weights fixed; the encoder then always runs in eval mode and without a graph.
+        freeze: keep the weights fixed; the encoder then always runs in eval mode, and without a graph unless something
+            inside it, such as an adapter, still trains.
+        checkpointing: keep only what enters each block for the backward pass, and run the blocks again there: less
+            memory for about a third more time, equal gradients.
 
     Raises:
         UserError: the name is unknown, the weights cannot be had, a tap is beyond the depth, or the model has no such
@@ -67,6 +70,7 @@ class TimmEncoder(Backbone):
         position_resize: PositionResize = "timm",
         keep_rope_periods: bool = False,
         freeze: bool = True,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.model = create_timm(name, weights == "timm", in_chans, image_size, dict(model_args or {}))
@@ -87,6 +91,8 @@ class TimmEncoder(Backbone):
         patch = self.model.patch_embed.patch_size
         self.patch_size = int(patch[0] if isinstance(patch, (tuple, list)) else patch)
         self.in_chans = in_chans
+        if checkpointing:
+            self.model.set_grad_checkpointing()
         if weights is not None and weights.startswith("clip:"):
             _load_clip_tower(self.model, weights.removeprefix("clip:"), in_chans)
         elif weights is not None and weights.startswith("folded:"):
@@ -100,6 +106,11 @@ class TimmEncoder(Backbone):
     @property
     def size_divisibility(self) -> int:
         return self.patch_size
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether anything in the encoder trains."""
+        return not self.freeze or any(parameter.requires_grad for parameter in self.parameters())
 
     @property
     def feature_names(self) -> list[str]:
@@ -140,7 +151,7 @@ class TimmEncoder(Backbone):
             The maps of `forward`, and a tap's class token (N, C) after the final norm; no tokens from a model that has
             none.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.needs_graph):
             outputs = self.model.forward_intermediates(
                 x,
                 indices=[tap - 1 for tap in self.taps],
