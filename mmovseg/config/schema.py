@@ -56,6 +56,21 @@ class DdpCfg:
 
 
 @dataclass
+class FsdpCfg:
+    """Fully sharded training with more than one process, in place of DistributedDataParallel.
+
+    Needs a model that every process uses alike in a step. Weights and training states have the usual layout.
+    """
+
+    enabled: bool = False
+    # Names of lists of modules whose elements are gathered one by one as they run, such as a transformer's blocks.
+    block_lists: list[str] = field(default_factory=lambda: ["blocks"])
+    # Give up a block's gathered weights between its forward and its backward pass: less memory, half as much again to
+    # communicate.
+    reshard_after_forward: bool = True
+
+
+@dataclass
 class SelectBestCfg:
     """Keep `model_best.safetensors`, apart from the last checkpoint, by a metric of the periodic evaluation."""
 
@@ -94,6 +109,7 @@ class TrainCfg:
     clip_grad: ClipGradCfg = field(default_factory=ClipGradCfg)
     ema: EmaCfg = field(default_factory=EmaCfg)
     ddp: DdpCfg = field(default_factory=DdpCfg)
+    fsdp: FsdpCfg = field(default_factory=FsdpCfg)
     select_best: SelectBestCfg = field(default_factory=SelectBestCfg)
     # Write TensorBoard events beside metrics.json.
     tensorboard: bool = True
@@ -139,5 +155,9 @@ def check_train_cfg(train: DictConfig, source: str) -> None:
             raise UserError(f"{source}: train.{key} is {value_of(key)} but must be at least {low}")
     if not 0.0 <= train.ema.decay < 1.0:
         raise UserError(f"{source}: train.ema.decay is {train.ema.decay} but must lie in [0, 1)")
+    if train.fsdp.enabled and train.compile:
+        raise UserError(f"{source}: train.fsdp.enabled and train.compile exclude each other; set one of them")
+    if train.fsdp.enabled and train.amp.enabled and train.amp.dtype == "float16":
+        raise UserError(f"{source}: train.fsdp.enabled needs train.amp.dtype=bfloat16, but it is float16")
     if train.clip_grad.enabled and train.clip_grad.max_norm <= 0:
         raise UserError(f"{source}: train.clip_grad.max_norm is {train.clip_grad.max_norm} but must be above 0")

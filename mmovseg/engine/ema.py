@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from mmovseg.engine.sharding import like
 from mmovseg.errors import UserError
 
 
@@ -67,5 +68,5 @@ class EmaWeights:
             odd = sorted(set(averages) ^ set(self.averages))[0]
             raise UserError(f"the saved EMA weights are of other parameters than the model trains, for example '{odd}'")
         for name, value in averages.items():
-            self.averages[name].copy_(value)
+            self.averages[name].copy_(like(value, self.averages[name]))
         self.num_updates = state["num_updates"]

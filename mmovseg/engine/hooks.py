@@ -19,6 +19,7 @@ from mmovseg.checkpoint.load import read_metadata
 from mmovseg.checkpoint.save import atomic_write, save_weights
 from mmovseg.engine.ema import EmaWeights
 from mmovseg.engine.seeding import preserved_rng
+from mmovseg.engine.sharding import gather_on_main
 from mmovseg.engine.state import STATE_FILE, save_training_state
 from mmovseg.errors import UserError
 
@@ -110,11 +111,12 @@ class CheckpointHook(HookBase):
         return str(self._last[1]) if self._last is not None and self._last[0] == done else None
 
     def write_weights(self, name: str, done: int, **facts: str) -> None:
-        """Write one weights file with its facts; only the first process does."""
-        if comm.is_main_process():
-            with self.ema.applied() if self.ema is not None else nullcontext():
+        """Write one weights file with its facts. All processes must call it; the first one writes."""
+        with self.ema.applied() if self.ema is not None else nullcontext():
+            state = gather_on_main(self.model.state_dict())
+            if comm.is_main_process():
                 facts = {**self.metadata, "iteration": str(done), **facts}
-                save_weights(self.model, self.output_dir / name, metadata=facts)
+                save_weights(state, self.output_dir / name, metadata=facts)
 
     def _save(self, name: str, done: int) -> None:
         self.write_weights(name, done)
@@ -196,19 +198,27 @@ class EvaluationHook(HookBase):
         scalars = flat_scalars(self.results)
         if comm.is_main_process():
             self.trainer.storage.put_scalars(**scalars, smoothing_hint=False)
-            if self.best_metric:
-                self._keep_best(scalars, done)
+        if self.best_metric:
+            self._keep_best(scalars, done)
 
     def _keep_best(self, scalars: Mapping[str, float], done: int) -> None:
+        """Write the weights when they are the best so far, as the first process finds, which alone has results."""
+        value = self._new_best(scalars) if comm.is_main_process() else None
+        value = comm.all_gather(value)[0]
+        if value is not None:
+            self._best = value
+            self.checkpoints.write_weights(BEST_FILE, done, best_metric=self.best_metric, best_value=json.dumps(value))
+            logger.info("best %s so far: %.4f at iteration %d", self.best_metric, value, done)
+
+    def _new_best(self, scalars: Mapping[str, float]) -> float | None:
+        """Return the value under test if it is better than all before, else None."""
         if self.best_metric not in scalars:
             known = ", ".join(scalars) or "no numbers"
             raise UserError(f"train.select_best.metric is '{self.best_metric}' but the evaluation gives {known}")
         value = scalars[self.best_metric]
         sign = 1.0 if self.best_mode == "max" else -1.0
-        if math.isfinite(value) and (self._best is None or sign * value > sign * self._best):
-            self._best = value
-            self.checkpoints.write_weights(BEST_FILE, done, best_metric=self.best_metric, best_value=json.dumps(value))
-            logger.info("best %s so far: %.4f at iteration %d", self.best_metric, value, done)
+        better = math.isfinite(value) and (self._best is None or sign * value > sign * self._best)
+        return value if better else None
 
 
 def flat_scalars(results: Mapping[str, Any]) -> dict[str, float]:

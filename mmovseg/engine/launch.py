@@ -13,10 +13,12 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
+from omegaconf import DictConfig
 from torch import nn
 from torch.multiprocessing import ProcessExitedException
 from torch.nn.parallel import DistributedDataParallel
 
+from mmovseg.engine.sharding import shard_model
 from mmovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ def leave() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
         comm._LOCAL_PROCESS_GROUP = None
+        comm._get_global_gloo_group.cache_clear()  # detectron2 keeps the group that has just gone
 
 
 def spawn(
@@ -138,6 +141,22 @@ def set_threads(num_threads: int, device: torch.device) -> None:
     elif device.type == "cpu" and comm.get_world_size() > 1 and "OMP_NUM_THREADS" not in os.environ:
         local_size = dist.get_world_size(comm._LOCAL_PROCESS_GROUP)
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
+
+
+def prepare_for_processes(model: nn.Module, device: torch.device, train: DictConfig) -> nn.Module:
+    """Wrap for DDP, or shard in place, as ``train.fsdp`` says; call it before parameters are handed to others.
+
+    Raises:
+        UserError: the model cannot be sharded as it is.
+    """
+    if not train.fsdp.enabled:
+        return wrap_for_ddp(model, device, **train.ddp)
+    return shard_model(
+        model,
+        device,
+        block_lists=list(train.fsdp.block_lists),
+        reshard_after_forward=train.fsdp.reshard_after_forward,
+    )
 
 
 def wrap_for_ddp(

@@ -34,11 +34,12 @@ from mmovseg.engine.hooks import (
     EvaluationHook,
     LearningRateHook,
 )
-from mmovseg.engine.launch import choose_device, set_threads, wrap_for_ddp
+from mmovseg.engine.launch import choose_device, prepare_for_processes, set_threads
 from mmovseg.engine.log import ProgressPrinter
 from mmovseg.engine.parameters import count_parameters, format_parameters
 from mmovseg.engine.provenance import result_facts, weights_metadata
 from mmovseg.engine.seeding import seed_everything
+from mmovseg.engine.sharding import class_name, gathered_weights
 from mmovseg.engine.state import (
     STATE_FILE,
     changed_keys,
@@ -227,12 +228,12 @@ def run_training(context: Context, *, resume: bool = False) -> dict[str, Any]:
     model = build_model(
         context, checkpoint=None if state is not None else train.init_checkpoint, resumed=state is not None
     )
+    wrapped = prepare_for_processes(model, context.device, train)
     optimizer = instantiate({**{key: config.optimizer[key] for key in config.optimizer}, "model": model})
     ema = EmaWeights(model, train.ema.decay) if train.ema.enabled else None
     schedule = LearningRateHook(optimizer, instantiate(config.lr_multiplier))
     seed_everything(train.seed + comm.get_rank())
     loader = build_loader(config, start_iter)
-    wrapped = wrap_for_ddp(model, context.device, **train.ddp)
     if train.compile:
         wrapped.compile()
     trainer = Trainer(
@@ -366,7 +367,8 @@ def _evaluate_after(
     for _, evaluator in tests.values():
         if isinstance(getattr(evaluator, "provenance", None), dict):
             evaluator.provenance.update(iteration=done, checkpoint=None, checkpoint_sha256=None)
-    return evaluate(model, tests, autocast_for(context), checkpoint=file)
+    with gathered_weights(model):
+        return evaluate(model, tests, autocast_for(context), checkpoint=file)
 
 
 def _writers(context: Context, start_iter: int) -> detectron2_hooks.PeriodicWriter:
@@ -400,7 +402,7 @@ def _announce(context: Context, model: nn.Module, start_iter: int) -> None:
         save_config(context.config, context.output_dir / "config.yaml")
     logger.info(
         "training %s; iterations %d to %d on %d process(es), %s; output in %s\n%s",
-        type(model).__name__,
+        class_name(model),
         start_iter,
         context.config.train.max_iter,
         comm.get_world_size(),

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from detectron2.utils import comm
-from torch import nn
+from torch import Tensor, nn
 
 from mmovseg.checkpoint.load import load_plain
 from mmovseg.checkpoint.save import atomic_write
 from mmovseg.engine.ema import EmaWeights
 from mmovseg.engine.seeding import capture_rng, restore_rng
+from mmovseg.engine.sharding import gather_on_main, like
 from mmovseg.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -45,16 +46,19 @@ def save_training_state(
         config: resolved config in plain containers.
     """
     generators = comm.gather(capture_rng())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    weights = gather_on_main(model.state_dict())
+    moments = {names[id(parameter)]: gather_on_main(entry) for parameter, entry in optimizer.state.items()}
+    averages = gather_on_main(ema.averages) if ema is not None else {}
     if not comm.is_main_process():
         return
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
     state = {
         "version": _VERSION,
         "iteration": iteration,
-        "model": model.state_dict(),
-        "optimizer": {names[id(parameter)]: dict(entry) for parameter, entry in optimizer.state.items()},
+        "model": weights,
+        "optimizer": moments,
         "scaler": scaler.state_dict(),
-        "ema": ema.state_dict() if ema is not None else None,
+        "ema": {**ema.state_dict(), "averages": averages} if ema is not None else None,
         "generators": generators,
         "config": dict(config),
     }
@@ -94,14 +98,18 @@ def restore_training_state(
         raise UserError(
             f"'{source}' is of another architecture: {len(odd)} tensors differ from the model's, for example '{odd[0]}'"
         )
-    model.load_state_dict(saved)
+    model.load_state_dict({name: like(saved[name], tensor) for name, tensor in own.items()})
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     plain = optimizer.state_dict()
     order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
     if state["optimizer"] and set(order) != set(state["optimizer"]):
         name = sorted(set(order) ^ set(state["optimizer"]))[0]
         raise UserError(f"'{source}' was saved with other trainable parameters, for example '{name}'")
-    plain["state"] = {index: state["optimizer"][name] for index, name in enumerate(order) if name in state["optimizer"]}
+    plain["state"] = {
+        index: _cut_moments(state["optimizer"][name], own[name])
+        for index, name in enumerate(order)
+        if name in state["optimizer"]
+    }
     optimizer.load_state_dict(plain)
     if state["scaler"] or not scaler.is_enabled():  # a run that starts float16 only now has no scale to take over
         scaler.load_state_dict(state["scaler"])
@@ -111,6 +119,14 @@ def restore_training_state(
             ema.restart()
         else:
             ema.load_state_dict(state["ema"])
+
+
+def _cut_moments(entry: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """Cut what the optimiser keeps of one parameter as the parameter itself is cut; counters stay."""
+    return {
+        key: like(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+        for key, value in entry.items()
+    }
 
 
 def restore_generators(state: Mapping[str, Any]) -> None:

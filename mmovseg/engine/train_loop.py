@@ -14,6 +14,7 @@ from detectron2.engine import TrainerBase
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from mmovseg.engine.sharding import whole
 from mmovseg.errors import UserError
 from mmovseg.layers.distributed import world_size
 
@@ -42,7 +43,7 @@ class Trainer(TrainerBase):
         """Keep the parts and start the loader.
 
         Args:
-            model: answers a batch with a dict of scalars while training; may be wrapped for DDP.
+            model: answers a batch with a dict of scalars while training; may be wrapped for DDP, or sharded.
             loader: yields batches without end.
             optimizer: over the trainable parameters of `model`.
             device: where the model is.
@@ -110,7 +111,7 @@ class Trainer(TrainerBase):
 
     def _clip(self) -> None:
         self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm or math.inf))
+        norm = float(whole(nn.utils.clip_grad_norm_(self._parameters, self.max_grad_norm or math.inf)))
         if math.isfinite(norm):
             self.storage.put_scalar("grad_norm", norm)
         elif not self.scaler.is_enabled():  # with loss scaling this is normal now and then, and the step is skipped

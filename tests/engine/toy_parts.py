@@ -49,6 +49,30 @@ class ToyModel(nn.Module):
         return {"loss_fit": error, "loss_size": 0.01 * self.head.weight.square().sum(), "accuracy": torch.tensor(0.5)}
 
 
+class ToyVision(nn.Module):
+    """Regression over a transformer of which the last block is frozen; the same samples and losses as `ToyModel`."""
+
+    def __init__(self, *, encoder: nn.Module, noise: float = 0.0, poison_after: int = -1) -> None:
+        super().__init__()
+        self.encoder = encoder
+        encoder.model.blocks[-1].requires_grad_(False)
+        self.norm = nn.BatchNorm1d(encoder.model.embed_dim)
+        self.head = nn.Linear(encoder.model.embed_dim, 1)
+        self.noise, self.poison_after, self.calls = noise, poison_after, 0
+
+    def forward(self, batch: list[dict]) -> dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]:
+        x = torch.stack([item["x"] for item in batch])[:, :, None, None] * torch.linspace(-1, 1, 64).reshape(8, 8)
+        (features,) = self.encoder(x).values()
+        out = self.head(self.norm(features.mean((2, 3))))[:, 0]
+        if not self.training:
+            return [{"y": value} for value in out]
+        if self.noise:
+            out = out + self.noise * (float(torch.rand(())) + float(np.random.rand()) + random.random())
+        self.calls += 1
+        error = (out - torch.stack([item["y"] for item in batch])).square().mean()
+        return {"loss_fit": error * float("nan") if 0 <= self.poison_after < self.calls else error}
+
+
 class ToyLoader:
     """Batch i follows from (seed, i) alone."""
 
