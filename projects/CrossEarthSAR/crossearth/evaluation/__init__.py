@@ -1,0 +1,1 @@
+"""Evaluation of CrossEarth-SAR: segmentation, and how its experts share the tokens."""
