@@ -4,10 +4,9 @@ Key ``grid`` of a table:
 
 ``rows``     ``name``, ``label``; ``config``, ``evaluate``, ``overrides``, ``uses`` as of a run, ``reported`` as
              ``{column: figure}``. A row without ``config`` is not measured and only says what is reported.
-``columns``  ``{column: {...}}`` with ``overrides`` that every row gets in this column; ``weights_of``: another column,
-             whose training this one tests too.
+``columns``  ``{column: {...}}`` with ``overrides`` that every row gets in this column; ``metric``, the figure in its
+             cells, ``mIoU`` if left out; ``weights_of``: another column, whose training this one tests too
 ``tables``   one printed table each: ``title`` and ``columns``, in this order; the last column printed is their mean
-``metric``   the figure in the cells, ``mIoU`` if left out
 
 Every row with a config makes a run ``<row>_<column>`` of every column, so that any of them can be measured alone.
 """
@@ -21,9 +20,9 @@ from typing import Any
 from mmovseg.config.suggest import did_you_mean
 from mmovseg.errors import UserError
 
-_GRID_KEYS = {"rows", "columns", "tables", "metric"}
+_GRID_KEYS = {"rows", "columns", "tables"}
 _ROW_KEYS = {"name", "label", "config", "evaluate", "overrides", "uses", "reported"}
-_COLUMN_KEYS = {"overrides", "weights_of"}
+_COLUMN_KEYS = {"overrides", "weights_of", "metric"}
 _TABLE_KEYS = {"title", "columns"}
 
 
@@ -45,7 +44,7 @@ def with_grid_runs(content: Mapping[str, Any], path: str) -> dict[str, Any]:
     grid = content.get("grid")
     if not grid:
         return dict(content)
-    columns, metric = grid["columns"], grid.get("metric", "mIoU")
+    columns = grid["columns"]
     _check_grid(grid, path)
     runs = []
     for row in (row for row in grid["rows"] if "config" in row):
@@ -57,9 +56,15 @@ def with_grid_runs(content: Mapping[str, Any], path: str) -> dict[str, Any]:
             if "weights_of" in own:
                 run["weights_of"] = grid_run(row["name"], own["weights_of"])
             if column in row.get("reported", {}):
-                run["reported"] = {metric: row["reported"][column]}
+                run["reported"] = {grid_metric(grid, column): row["reported"][column]}
             runs.append(run)
-    return {**content, "metrics": content.get("metrics", [metric]), "runs": [*content.get("runs", ()), *runs]}
+    metrics = list(dict.fromkeys(grid_metric(grid, column) for column in columns))
+    return {**content, "metrics": content.get("metrics", metrics), "runs": [*content.get("runs", ()), *runs]}
+
+
+def grid_metric(grid: Mapping[str, Any], column: str) -> str:
+    """Return what the cells of a column show."""
+    return str(grid["columns"][column].get("metric", "mIoU"))
 
 
 def _check_grid(grid: Mapping[str, Any], path: str) -> None:

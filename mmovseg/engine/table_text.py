@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmovseg.engine.table_definition import METRICS
-from mmovseg.engine.table_grid import grid_run
+from mmovseg.engine.table_grid import grid_metric, grid_run
 
 SUMMARY_FIELDS = ("run", "label", "modality", "metric", "mean", "std", "seeds", "reported")
 
@@ -135,21 +135,21 @@ def _with_averages(table: Mapping[str, Any], rows: _Rows) -> _Rows:
 def _grid_table(table: Mapping[str, Any], title: str, columns: Sequence[str], rows: _Rows) -> str:
     """One table of a grid: under every measured row what is reported for it."""
     grid = table["grid"]
-    metric = grid.get("metric", "mIoU")
-    digits = _digits(table, metric)
+    metrics = [grid_metric(grid, column) for column in columns]
+    digits = [_digits(table, metric) for metric in metrics]
     lines = [f"**{title}**", "", "| | " + " | ".join([*columns, "mean"]) + " |", "|---|" + "---:|" * (len(columns) + 1)]
     for row in grid["rows"]:
         if "config" in row:
-            runs = [grid_run(row["name"], column) for column in columns]
-            modality = row.get("evaluate", ["sar"])[0]
-            cells = [mean_and_spread(_values(rows, run, modality, metric), digits=digits) for run in runs]
-            cells.append(_mean_of_runs(rows, runs, modality, metric, digits))
+            runs, modality = [grid_run(row["name"], column) for column in columns], row.get("evaluate", ["sar"])[0]
+            measured = [_values(rows, run, modality, metric) for run, metric in zip(runs, metrics, strict=True)]
+            cells = [mean_and_spread(values, digits=number) for values, number in zip(measured, digits, strict=True)]
+            whole = statistics.mean(map(statistics.mean, measured)) if all(measured) else None
+            cells.append("not run" if whole is None else f"{whole:.{digits[0]}f}")
             lines.append(f"| {row['label']} | " + " | ".join(cells) + " |")
-        reported = row.get("reported", {})
-        if any(column in reported for column in columns):
-            cells = [f"*{reported[name]:.{digits}f}*" if name in reported else "" for name in columns]
-            known = all(column in reported for column in columns)
-            cells.append(f"*{statistics.mean(reported[name] for name in columns):.{digits}f}*" if known else "")
+        reported = [row.get("reported", {}).get(column) for column in columns]
+        if any(value is not None for value in reported):
+            cells = ["" if value is None else f"*{value:.{n}f}*" for value, n in zip(reported, digits, strict=True)]
+            cells.append("" if None in reported else f"*{statistics.mean(reported):.{digits[0]}f}*")
             label = "*reported*" if "config" in row else f"*{row['label']}, reported*"
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ GRID = {
     ],
     "columns": {
         "N2S": {"overrides": ["bench=N2S"]},
-        "R2C(r)": {"overrides": ["bench=b"]},
+        "R2C(r)": {"overrides": ["bench=b"], "metric": "IoU-water"},
         "C(r)2R": {"overrides": ["bench=c"], "weights_of": "R2C(r)"},
     },
     "tables": [{"title": "One", "columns": ["C(r)2R", "N2S"]}, {"title": "Two", "columns": ["R2C(r)"]}],
@@ -48,7 +48,7 @@ def test_a_grid_makes_a_run_of_every_cell(tmp_path):
         "name": "s_Cr2R", "label": "Small, C(r)2R", "config": "s.py", "evaluate": ["sar"],
         "overrides": ["x=1", "bench=c"], "weights_of": "s_R2Cr", "reported": {"mIoU": 61},
     }  # fmt: skip
-    assert table["metrics"] == ["mIoU"] and table["runs"][3]["evaluate"] == ["both"]
+    assert table["metrics"] == ["mIoU", "IoU-water"] and table["runs"][3]["evaluate"] == ["both"]
 
 
 def test_any_part_of_a_grid_is_measured_and_printed_as_models_against_columns(runs, tmp_path):
@@ -78,6 +78,16 @@ def test_any_part_of_a_grid_is_measured_and_printed_as_models_against_columns(ru
     ]
     _, summary = tables.write_summary(table, rows, tmp_path / "runs")
     assert 's_Cr2R,"Small, C(r)2R",sar,mIoU,45.00,7.07,2,61\n' in summary.read_text()
+
+
+def test_a_column_may_show_another_metric_and_the_mean_takes_each_its_own(runs, tmp_path):
+    table = read(
+        tmp_path, {**TABLE, "seeds": [0], "grid": {**GRID, "tables": [{"title": "T", "columns": ["N2S", "R2C(r)"]}]}}
+    )
+    tables.fill_table(table, tmp_path / "t.csv", tmp_path / "runs", only=["s_N2S", "s_R2Cr"])
+    text = tables.to_markdown(table, tables.table_rows(tmp_path / "t.csv"))
+    assert "| Small | 40.0 | 20.0 | 30.0 |" in text.splitlines()  # mIoU, IoU-water
+    assert "| *reported* | *50.0* |  |  |" in text.splitlines()
 
 
 def changed(change):
