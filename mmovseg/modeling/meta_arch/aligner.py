@@ -22,6 +22,7 @@ from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.layers.queue import FeatureQueue
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.losses import OTHER_BATCH, info_nce, patch_regression
+from mmovseg.modeling.meta_arch.auxiliary import auxiliary_losses
 from mmovseg.modeling.meta_arch.batching import batch_view
 
 TokenKind = Literal["patch", "global"]
@@ -140,7 +141,7 @@ class PatchAligner(nn.Module):
 
         Returns:
             Training: ``{"loss_<name>": 0-d}`` of patches and ``{"loss_<name>_global": 0-d}`` of images, weighted means
-            over levels. Otherwise one dict an image: ``student`` and ``teacher`` (level -> (C, h, w)),
+            over levels, and what `auxiliary_losses` finds in the student. Otherwise one dict an image: ``student`` and ``teacher`` (level -> (C, h, w)),
             ``student_global`` and ``teacher_global`` (level -> (C,)), ``patch_valid`` (h, w) bool, False in padding,
             and ``patch_size``, input pixels; the teacher's only when the input has what it takes.
 
@@ -166,7 +167,7 @@ class PatchAligner(nn.Module):
             losses |= {f"loss_{name}{suffix}": self.loss_weights[name] * term for name, term in terms.items()}
             accuracies.append(accuracy)
         self._log(torch.stack(accuracies).mean())
-        return losses
+        return losses | auxiliary_losses(self.student)
 
     # ------------------------------------------------------------------ features
 

@@ -21,6 +21,7 @@ from mmovseg.layers.norm import PixelNorm, SourceNorm, same_constants
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
 from mmovseg.modeling.fusion import DualEncoderFusionHead, build_head
+from mmovseg.modeling.meta_arch.auxiliary import auxiliary_losses
 from mmovseg.modeling.meta_arch.batching import (
     View,
     batch_labels,
@@ -179,7 +180,7 @@ class MMOVSeg(nn.Module):
             batched_inputs: see `mmovseg.data.sample.ModelInput`; any batch size, sizes may differ.
 
         Returns:
-            Training: ``{"loss_sem_seg": 0-d}``. Otherwise one dict an image: ``sem_seg`` (K, height, width) float32
+            Training: ``{"loss_sem_seg": 0-d}`` and what `auxiliary_losses` finds in the encoders. Otherwise one dict an image: ``sem_seg`` (K, height, width) float32
                 scores in the order of the vocabulary asked for. Head ``paper``: logits, softmax over K gives
                 probabilities. Head ``released``: the probability of each class by itself. The largest wins in both.
         """
@@ -190,7 +191,8 @@ class MMOVSeg(nn.Module):
         target = batch_labels(batched_inputs, self.device)
         # Labels cover the unpadded image, logits the padded one.
         logits = resize(logits.float(), size)[..., : target.shape[-2], : target.shape[-1]]
-        return {"loss_sem_seg": self.head.loss(logits, target)}
+        encoders = (self.optical_encoder, self.sar_encoder, self.clip_sar_encoder)
+        return {"loss_sem_seg": self.head.loss(logits, target), **auxiliary_losses(*encoders)}
 
     def raw_scores(self, batched_inputs: Sequence[ModelInput]) -> tuple[Tensor, tuple[int, int]]:
         """Scores on the head's own grid, for callers that resample or blend themselves.
