@@ -51,6 +51,7 @@ def map_packages() -> dict[str, str]:
 PACKAGES = map_packages()
 DATA = ["py.typed", "**/*.json", "**/*.safetensors", "**/*.txt", "**/*.gz", "**/*.yaml", "**/*.csv"]
 CONFIGS = [name for name in PACKAGES if name.endswith(".configs")]
+PROJECTS = [name for name in PACKAGES if name.startswith("mmovseg.projects.") and name not in CONFIGS]
 
 setup(
     name="mmovseg",
@@ -62,7 +63,11 @@ setup(
     python_requires=">=3.11",
     packages=list(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"mmovseg": DATA, **{name: ["**/*.py", "**/*.yaml", "**/*.json"] for name in CONFIGS}},
+    package_data={
+        "mmovseg": DATA,
+        **dict.fromkeys(PROJECTS, ["*.json"]),
+        **dict.fromkeys(CONFIGS, ["**/*.py", "**/*.yaml", "**/*.json"]),
+    },
     install_requires=read_requirements("base.in"),
     entry_points={"console_scripts": ["mmovseg = mmovseg.cli:main"]},
     extras_require={
