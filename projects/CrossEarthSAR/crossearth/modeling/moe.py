@@ -23,12 +23,20 @@ class ExpertStatistics:
     tokens: number of counted tokens.
     probabilities: (E,) float32, mean routing probability over the counted tokens, with its graph in training.
     index: (N, L, k) int64, the experts of every token, counted or not.
+    uncounted: so many tokens at the start of an image are not counted.
     """
 
     counts: Tensor
     tokens: int
     probabilities: Tensor
     index: Tensor
+    uncounted: int = 0
+
+    def per_image(self) -> Tensor:
+        """`counts` of every image for itself: (N, E) int64."""
+        index = self.index[:, self.uncounted :].flatten(1)
+        empty = index.new_zeros(len(index), len(self.counts))
+        return empty.scatter_add_(1, index, torch.ones_like(index))
 
 
 class SparseMoE(nn.Module):
@@ -108,7 +116,7 @@ class SparseMoE(nn.Module):
         means = probabilities if self.training else probabilities.detach()
         means = means.unflatten(0, (images, tokens))[:, self.uncounted :].mean(dim=(0, 1))
         counts = _count(counted.flatten(), self.num_experts)
-        self.last = ExpertStatistics(counts, counted[..., 0].numel(), means, index)
+        self.last = ExpertStatistics(counts, counted[..., 0].numel(), means, index, self.uncounted)
 
 
 def _count(experts: Tensor, num_experts: int) -> Tensor:
