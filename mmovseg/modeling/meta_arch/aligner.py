@@ -141,9 +141,10 @@ class PatchAligner(nn.Module):
 
         Returns:
             Training: ``{"loss_<name>": 0-d}`` of patches and ``{"loss_<name>_global": 0-d}`` of images, weighted means
-            over levels, and what `auxiliary_losses` finds in the student. Otherwise one dict an image: ``student`` and ``teacher`` (level -> (C, h, w)),
-            ``student_global`` and ``teacher_global`` (level -> (C,)), ``patch_valid`` (h, w) bool, False in padding,
-            and ``patch_size``, input pixels; the teacher's only when the input has what it takes.
+            over levels, and what `auxiliary_losses` finds in the student. Otherwise one dict an image: ``student`` and
+            ``teacher`` (level -> (C, h, w)), ``student_global`` and ``teacher_global`` (level -> (C,)), ``patch_valid``
+            (h, w) bool, False in padding, and ``patch_size``, input pixels; the teacher's only when the input has what
+            it takes.
 
         Raises:
             UserError: a view is missing, or there is nothing to contrast with.

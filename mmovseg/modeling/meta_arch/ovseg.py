@@ -180,9 +180,10 @@ class MMOVSeg(nn.Module):
             batched_inputs: see `mmovseg.data.sample.ModelInput`; any batch size, sizes may differ.
 
         Returns:
-            Training: ``{"loss_sem_seg": 0-d}`` and what `auxiliary_losses` finds in the encoders. Otherwise one dict an image: ``sem_seg`` (K, height, width) float32
-                scores in the order of the vocabulary asked for. Head ``paper``: logits, softmax over K gives
-                probabilities. Head ``released``: the probability of each class by itself. The largest wins in both.
+            Training: ``{"loss_sem_seg": 0-d}``, and what `auxiliary_losses` finds in the encoders. Otherwise one dict
+            an image: ``sem_seg`` (K, height, width) float32 scores in the order of the vocabulary asked for. Head
+            ``paper``: logits, softmax over K gives probabilities. Head ``released``: the probability of each class by
+            itself. The largest wins in both.
         """
         if not self.training:
             scores, size = self.raw_scores(batched_inputs)
