@@ -13,6 +13,8 @@ from mmovseg.errors import UserError
 
 Color = tuple[int, int, int]
 
+_MOST_UNKNOWN = 0.5  # of a label: edges between classes are spoiled first, and they are thin
+
 
 @dataclass(frozen=True)
 class LabelCode:
@@ -20,10 +22,13 @@ class LabelCode:
 
     ids: stored number -> class id, or 255 for "ignore".
     colors: stored RGB -> class id, or 255.
+    tolerance: for colours that lossy compression has changed: a colour is taken for the nearest of `colors`, if their
+        three differences sum to at most this; others are ignored. 0 takes exact colours only and refuses others.
     """
 
     ids: Mapping[int, int] = field(default_factory=dict)
     colors: Mapping[Color, int] = field(default_factory=dict)
+    tolerance: int = 0
 
     def decode(self, layer: Layer, source: str) -> Layer:
         """Return a layer of class ids, (H, W) uint8, 255 = ignore.
@@ -33,7 +38,8 @@ class LabelCode:
             source: file name for messages.
 
         Raises:
-            UserError: a stored number or colour that the code does not list, or another number of bands.
+            UserError: a stored number or colour that the code does not list, most pixels have none of its colours, or
+                another number of bands.
         """
         array = layer.array
         if array.ndim == 2:
@@ -56,6 +62,8 @@ class LabelCode:
     def _from_colors(self, array: np.ndarray, source: str) -> np.ndarray:
         if not self.colors:
             raise UserError(f"label '{source}' holds colours; this data set stores classes as numbers")
+        if self.tolerance > 0:
+            return self._from_near_colors(array, source)
         packed = _pack(array)
         decoded = np.full(packed.shape, IGNORE_LABEL, dtype=np.uint8)
         codes = {int(_pack(np.array(color))): class_id for color, class_id in self.colors.items()}
@@ -66,6 +74,23 @@ class LabelCode:
                 raise UserError(f"label '{source}' has the colour {color}; known: {known}")
             decoded[packed == value] = codes[int(value)]
         return decoded
+
+    def _from_near_colors(self, array: np.ndarray, source: str) -> np.ndarray:
+        """Compare each distinct colour once: labels have few, even where compression has spoiled them."""
+        values, places = np.unique(_pack(array), return_inverse=True)
+        stored = np.stack([values >> 16, values >> 8 & 255, values & 255], axis=1)
+        known = np.array(list(self.colors), dtype=np.int64)
+        distance = np.abs(stored[:, None, :] - known[None]).sum(axis=2)
+        ids = np.array(list(self.colors.values()), dtype=np.uint8)[distance.argmin(axis=1)]
+        far = distance.min(axis=1) > self.tolerance
+        ids[far] = IGNORE_LABEL
+        share = float(far[places].mean())
+        if share > _MOST_UNKNOWN:
+            raise UserError(
+                f"label '{source}': {share:.0%} of its pixels have none of the colours "
+                f"{', '.join(str(tuple(color)) for color in self.colors)}; is it a label of this data set?"
+            )
+        return np.asarray(ids[places].reshape(array.shape[:2]))
 
 
 def _pack(colors: np.ndarray) -> np.ndarray:

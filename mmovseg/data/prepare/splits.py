@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from mmovseg.data.datasets.folders import RASTER_SUFFIXES
 from mmovseg.errors import UserError
@@ -36,15 +37,24 @@ def read_split_list(path: str | Path) -> list[str]:
 
 
 def split_stems(stems: Iterable[str], *, train_share: float = 0.5, seed: int = 0) -> dict[str, list[str]]:
-    """Draw train and val, independent of the order of the stems and of the machine.
+    """Draw train and val, as `split_by_share` draws train and test; the number of train is rounded up."""
+    train, val = split_by_share(stems, train_share=train_share, rounding="up", seed=seed).values()
+    return {"train": train, "val": val}
+
+
+def split_by_share(
+    stems: Iterable[str], *, train_share: float = 0.8, rounding: Literal["up", "down"] = "down", seed: int = 0
+) -> dict[str, list[str]]:
+    """Draw train and test, independent of the order of the stems and of the machine.
 
     Args:
         stems: all, each once.
-        train_share: share of train, 0..1; the number is rounded up.
+        train_share: share of train, 0..1.
+        rounding: of the number of train.
         seed: of the draw.
 
     Returns:
-        ``{"train": [...], "val": [...]}``, each sorted.
+        ``{"train": [...], "test": [...]}``, each sorted.
 
     Raises:
         UserError: `train_share` outside 0..1.
@@ -52,8 +62,10 @@ def split_stems(stems: Iterable[str], *, train_share: float = 0.5, seed: int = 0
     if not 0.0 <= train_share <= 1.0:
         raise UserError(f"the share of train must lie within 0..1, got {train_share}")
     drawn = sorted(stems, key=lambda stem: hashlib.sha256(f"{seed}/{stem}".encode()).digest())
-    count = math.ceil(len(drawn) * train_share - 1e-9)
-    return {"train": sorted(drawn[:count]), "val": sorted(drawn[count:])}
+    exact = len(drawn) * train_share
+    # 0.8 has no exact binary form: without the margin 5 * 0.8 could be 4 or 5
+    count = math.ceil(exact - 1e-9) if rounding == "up" else math.floor(exact + 1e-9)
+    return {"train": sorted(drawn[:count]), "test": sorted(drawn[count:])}
 
 
 def _stem(line: str) -> str:

@@ -67,6 +67,19 @@ def test_label_codes_read_numbers_and_colours():
         LabelCode(ids={0: 0}).decode(Layer(colors[stored]), "l.png")
 
 
+def test_spoiled_colours_take_the_nearest_class():
+    code = LabelCode(colors={(255, 0, 0): 0, (255, 0, 60): 1, (0, 0, 0): 255}, tolerance=30)
+    stored = np.array([[[255, 0, 0], [250, 9, 16], [252, 2, 45], [255, 0, 31], [230, 10, 0], [9, 9, 9]]], np.uint8)
+    # 30 away from the first; 20 from the second; 29 from the second; 35 from the first; 27 from black, which is ignored
+    assert code.decode(Layer(stored), "l.png").array.tolist() == [[0, 0, 1, 1, 255, 255]]
+    with pytest.raises(UserError, match=r"label 'l.png': 67% of its pixels have none of the colours \(255, 0, 0\)"):
+        code.decode(Layer(np.array([[[99, 99, 99], [98, 99, 99], [255, 0, 0]]], np.uint8)), "l.png")
+    half = np.array([[[99, 99, 99], [255, 0, 0]]], np.uint8)
+    assert code.decode(Layer(half), "l.png").array.tolist() == [[255, 0]]
+    with pytest.raises(UserError, match=r"has the colour \(99, 99, 99\)"):
+        LabelCode(colors=code.colors).decode(Layer(half), "l.png")
+
+
 def test_split_lists(tmp_path):
     path = tmp_path / "train.txt"
     path.write_text(
