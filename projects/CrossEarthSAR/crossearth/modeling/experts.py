@@ -54,11 +54,13 @@ class Experts(nn.Module):
         Returns:
             (R, C), in the type in which the rows were multiplied.
         """
-        dtype = torch.get_autocast_dtype(rows.device.type) if _autocasts(rows) else rows.dtype
+        kind = rows.device.type
+        if torch.is_autocast_enabled(kind):
+            rows = rows.to(torch.get_autocast_dtype(kind))
         grouped = self.implementation == "grouped"
         if self.implementation == "auto":
-            grouped = dtype == torch.bfloat16 and has_grouped_product(rows.device)
-        return self._grouped(rows.to(dtype), counts) if grouped else self._sorted(rows, counts)
+            grouped = rows.dtype == torch.bfloat16 and has_grouped_product(rows.device)
+        return self._grouped(rows, counts) if grouped else self._sorted(rows, counts)
 
     def _grouped(self, rows: Tensor, counts: Tensor) -> Tensor:
         """One product for all experts; the device is never waited for. The operation knows no autocast and no bias."""
@@ -128,10 +130,6 @@ def has_grouped_product(device: torch.device) -> bool:
     if device.type != "cuda" or not hasattr(F, "grouped_mm"):
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _autocasts(rows: Tensor) -> bool:
-    return torch.is_autocast_enabled(rows.device.type)
 
 
 def _repeat(tensor: Tensor, count: int) -> Tensor:
