@@ -166,9 +166,11 @@ class Prediction(TypedDict, total=False):
     building: (height, width) bool, what a change model takes for a building by the earlier date.
     class_scores: (K,) float scores of the whole image, before softmax or sigmoid (classification).
     instances: objects as detectron2 `Instances` at `height` x `width`: `pred_boxes`, `scores`, `pred_classes`.
+    expert_counts: block -> (E,) int64, how often the tokens of the image chose each expert (mixtures of experts).
     """
 
     sem_seg: Tensor
     building: Tensor
     class_scores: Tensor
     instances: Instances
+    expert_counts: dict[str, Tensor]

@@ -154,6 +154,12 @@ class Mask2FormerHead(nn.Module):
         size = (first.shape[2] * self.stride, first.shape[3] * self.stride)
         return semantic_scores(*outputs[-1], size), {}
 
+    @staticmethod
+    def as_logits(scores: Tensor) -> Tensor:
+        """Turn scores (K, H, W) into logarithms of their shares, of which a softmax over classes gives the shares."""
+        scores = scores.clamp_min(torch.finfo(scores.dtype).tiny)
+        return scores.log() - scores.sum(dim=0).log()
+
     def _pyramid(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the four maps, fine to coarse."""
         maps = [features[name] for name in self.in_features]
