@@ -1,0 +1,20 @@
+"""Heads by name of Detectron2's registry: `mask2former` (published sizes), `mask2former_xs` and the control `linear`."""
+
+# Strides 4, 8, 16 and 32 from four maps of stride 16; 20.56 M parameters over ViT-L.
+mask2former = dict(name="Mask2FormerHead")
+
+# For 64x64 pixels and patches of 4: strides 2, 4, 8 and 16. With strides 1 to 8 a step costs four times as much.
+mask2former_xs = dict(
+    name="Mask2FormerHead",
+    scales=(2, 1, 0.5, 0.25),
+    dim=64,
+    num_queries=20,
+    pixel_layers=1,
+    decoder_layers=3,
+    num_heads=4,
+    pixel_ffn_dim=128,
+    decoder_ffn_dim=128,
+    num_points=512,
+)
+
+linear = dict(name="LinearHead")  # the last map alone; in_features=[...] reads several
