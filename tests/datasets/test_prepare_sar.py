@@ -2,6 +2,7 @@
 
 import importlib
 
+import check_data
 import numpy as np
 import pytest
 import rasterio
@@ -119,7 +120,7 @@ def test_air_numbers_and_unknown_scenes(run, tmp_path):
     assert "line 1 is '7,mars'" in run("air_polsar", *options, "--regions", tmp_path / "regions.csv")[2]
 
 
-def test_ddhr_is_enlarged_and_has_a_sixth_class(run, tmp_path):
+def test_ddhr_is_enlarged_and_has_a_sixth_class(run, tmp_path, capsys):
     public.write_ddhr(tmp_path / "source", count=6)
     status, out, _ = run("ddhr_sar", "--tile-size", 32)
     assert status == 0 and out.count("train 5, test 1") == 2  # 4.8, rounded up
@@ -132,6 +133,12 @@ def test_ddhr_is_enlarged_and_has_a_sixth_class(run, tmp_path):
             np.testing.assert_array_equal(pixels(path), expected.repeat(2, axis=0).repeat(2, axis=1))
             sar = pixels(path.parents[1] / "sar" / path.name)
             assert sar.shape == (32, 32) and abs(sar.mean() - tile.views[""].mean()) < 4
+    path = next((tmp_path / "sets/ddhr_korea/train/sar").iterdir())
+    path.unlink()
+    assert check_data.main(["ddhr_sar", "--root", str(tmp_path / "sets"), "--quiet"]) == 1  # both regions
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"missing_sar: {path.with_suffix('.*')}: the pair '{path.stem}' has no sar raster")
+    assert lines[-1].startswith("ddhr_shandong: pairs: train 5, test 1; no fault")
 
 
 def test_ddhr_options(run, tmp_path):
