@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from mmovseg.checkpoint import save_weights
 from mmovseg.config import instantiate, load_config
+from mmovseg.engine.analysis import split_label
 from mmovseg.errors import UserError
 from mmovseg.evaluation.spectrum import Moments, effective_rank
 from mmovseg.projects.codemae.analysis import pairs, panels, spectrum, ssim
-from mmovseg.projects.codemae.analysis.features import choose_pairs, split_label
+from mmovseg.projects.codemae.analysis.features import choose_pairs
 from tests.projects.codemae.tiny_pretrainer import make_pretrainer
 
 CONFIG = str(Path(__file__).with_name("tiny_config.py"))

@@ -20,13 +20,10 @@ import torch
 from detectron2.structures import Instances
 from torch import nn
 
-from mmovseg.config import apply_overrides, instantiate, load_config
 from mmovseg.data.sample import ModelInput
 from mmovseg.data.sar import SarUnit
-from mmovseg.engine.evaluation import test_nodes
-from mmovseg.engine.run import build_model, prepare
+from mmovseg.engine.analysis import Findings, choose_items, load_models, model_parser, run_analysis, sar_unit_of
 from mmovseg.errors import UserError, exit_on_user_error
-from mmovseg.projects.codemae.analysis.features import check_arguments, sar_unit_of, write_figures
 from mmovseg.projects.codemae.modeling.detector import Detector
 from mmovseg.visualization.boxes import add_box_legend, draw_boxes
 from mmovseg.visualization.draw import optical_to_rgb, sar_to_rgb
@@ -44,21 +41,11 @@ class Found:
     detections: Instances
 
 
-def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, metavar="F", help="config of the detection")
-    parser.add_argument("--checkpoint", required=True, metavar="W", help="weights of its training")
-    parser.add_argument(
-        "--output", default="output/boxes.png", metavar="F", help="PNG; the figures go beside it as .json"
-    )
-    parser.add_argument(
-        "--images", type=int, default=4, metavar="N", help="images, the first of the loader (default: 4)"
-    )
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    parser = model_parser(__doc__, several=False, output="output/boxes.png", images=4)
     parser.add_argument("--score", type=float, default=0.3, help="lowest score that is drawn, 0 to 1 (default: 0.3)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the config")
-    return parser.parse_intermixed_args(arguments)
+    return parser
 
 
 @torch.no_grad()
@@ -144,29 +131,25 @@ def _listed(categories: Sequence[str], classes: torch.Tensor, boxes: torch.Tenso
     return [{"category": categories[number], "box": [round(value, 2) for value in box]} for number, box in pairs]
 
 
-@exit_on_user_error
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    args = parse_args(arguments)
-    check_arguments(args)
+def analyse(args: argparse.Namespace) -> Findings:
+    """Draw the picture that the options describe."""
     if not 0 <= args.score <= 1:
         raise UserError(f"--score must lie in 0 .. 1, got {args.score:g}")
-    config = apply_overrides(load_config(args.config_file), args.overrides)
-    config.train.device = args.device
-    nodes = test_nodes(config)
-    if not nodes:
-        raise UserError(f"config '{args.config_file}' has no dataloader.test, so there is no image to look at")
-    loader = next(iter(nodes.values()))[0]
-    model = build_model(prepare(config, args.config_file), checkpoint=args.checkpoint)
+    (analysed,) = load_models(args)
+    model = analysed.model
     if not isinstance(model, Detector):
         raise UserError(f"config '{args.config_file}' builds a {type(model).__name__}, which finds no boxes")
-    mapper = instantiate(loader.mapper)
-    items = [mapper(dict(item)) for item in instantiate(loader.dataset)[: args.images]]
+    items = choose_items(analysed.config, loader=None, images=args.images, seed=args.seed)
     found = detect(model, items, args.score)
     note = f"detections with a score of {args.score:g} or more, by {args.checkpoint}"
     draw_page(found, model.categories, args.output, unit=sar_unit_of(model), note=note)
-    print(args.output)
-    print(write_figures(args.output, "boxes", args, {"images": figures(found, model.categories)}))
+    return Findings({"images": figures(found, model.categories)})
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; `argv` None takes that of the process."""
+    run_analysis("boxes", argument_parser(), analyse, argv)
 
 
 if __name__ == "__main__":

@@ -22,18 +22,16 @@ import torch.nn.functional as F
 from matplotlib.collections import LineCollection
 from torch import Tensor
 
+from mmovseg.engine.analysis import Findings, load_models, run_analysis
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.projects.codemae.analysis.features import (
-    add_arguments,
     all_rows,
-    check_arguments,
     choose_pairs,
-    load_models,
     pair_features,
-    write_figures,
+    pair_parser,
 )
-from mmovseg.projects.codemae.analysis.plots import OPTICAL, SAR, note_below
 from mmovseg.visualization.figure import FAINT, new_figure, place_axes, save_figure, write
+from mmovseg.visualization.plots import OPTICAL, SAR, note_below
 
 Method = Literal["umap", "pca"]
 
@@ -165,10 +163,7 @@ def draw_pairs(
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_arguments(parser, several=True, output="output/pairs.png", images=60)
+    parser = pair_parser(__doc__, output="output/pairs.png", images=60)
     parser.add_argument("--patches", type=int, default=400, metavar="N", help="patches to draw (default: %(default)s)")
     parser.add_argument(
         "--method",
@@ -179,14 +174,11 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_intermixed_args(argv)
-    check_arguments(args)
+def analyse(args: argparse.Namespace) -> Findings:
+    """Draw the picture that the options describe."""
     if args.patches < 1:
         raise UserError(f"--patches must be at least 1, got {args.patches}")
-    models = load_models(args)
+    models = load_models(args, encoder_only=True)
     items = choose_pairs(models[0].config, loader=args.loader, images=args.images, seed=args.seed)
     panels = []
     for analysed in models:
@@ -211,10 +203,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             for model, (_, (sar, optical), found) in zip(models, panels, strict=True)
         ],
     }
-    figures = write_figures(args.output, "pairs", args, content)
-    for label, _, found in panels:
-        print(f"{label}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
-    print(f"wrote {args.output} and {figures}")
+    lines = [
+        f"{label}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()) for label, _, found in panels
+    ]
+    return Findings(content, lines)
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; `argv` None takes that of the process."""
+    run_analysis("pairs", argument_parser(), analyse, argv)
 
 
 if __name__ == "__main__":

@@ -21,18 +21,15 @@ from torch import Tensor
 
 from mmovseg.data.sample import ModelInput
 from mmovseg.data.sar import SarUnit
+from mmovseg.engine.analysis import Findings, load_models, model_parser, run_analysis, sar_unit_of
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.projects.codemae.analysis.features import (
-    add_arguments,
-    check_arguments,
+    add_loader,
     choose_pairs,
-    load_models,
-    sar_unit_of,
-    write_figures,
 )
-from mmovseg.projects.codemae.analysis.plots import note_below
 from mmovseg.visualization.draw import normalize_map, optical_to_rgb, sar_to_rgb
 from mmovseg.visualization.figure import FAINT, FONT, new_figure, place_axes, save_figure, write
+from mmovseg.visualization.plots import note_below
 
 _CELL_IN, _GAP_IN, _CAPTION_IN, _LEFT_IN, _TOP_IN, _BOTTOM_IN = 1.35, 0.07, 0.2, 0.12, 0.75, 0.35
 _MASKED = 128  # grey
@@ -183,22 +180,17 @@ def draw_reconstructions(rows: Sequence[Cells], path: str | Path, *, title: str,
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_arguments(parser, several=False, output="output/panels.png", images=4)
+    parser = model_parser(__doc__, several=False, output="output/panels.png", images=4, what="pairs")
+    add_loader(parser)
     parser.add_argument(
         "--region", nargs=4, type=int, metavar=("ROW", "COLUMN", "HEIGHT", "WIDTH"), help="mask this rectangle, pixels"
     )
     return parser
 
 
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_intermixed_args(argv)
-    check_arguments(args)
-    (analysed,) = load_models(args, encoder_only=False)
+def analyse(args: argparse.Namespace) -> Findings:
+    """Draw the picture that the options describe."""
+    (analysed,) = load_models(args)
     model: Any = analysed.model
     if not hasattr(model, "reconstruct"):
         raise UserError(f"a {type(model).__name__} reconstructs nothing; give a pretraining config")
@@ -216,11 +208,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     title = f"Masked pairs, filled in ({analysed.label})"
     note = "r: correlation of predicted and true pixels of masked units, each unit less its mean, which is given"
     draw_reconstructions(rows, args.output, title=title, note=note)
-    path = write_figures(
-        args.output, "panels", args, {"definition": note, "model": analysed.facts(), "images": figures}
-    )
-    print("pairs: " + ", ".join(str(found["image_id"]) for found in figures))
-    print(f"wrote {args.output} and {path}")
+    content = {"definition": note, "model": analysed.facts(), "images": figures}
+    return Findings(content, ["pairs: " + ", ".join(str(found["image_id"]) for found in figures)])
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; `argv` None takes that of the process."""
+    run_analysis("panels", argument_parser(), analyse, argv)
 
 
 if __name__ == "__main__":

@@ -18,21 +18,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mmovseg.engine.analysis import Findings, load_models, run_analysis
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.evaluation.encoder_report import DEFINITION
 from mmovseg.evaluation.spectrum import Moments, rank_of_values, singular_values
 from mmovseg.projects.codemae.analysis.features import (
     SIDES,
-    add_arguments,
     all_rows,
-    check_arguments,
     choose_pairs,
-    load_models,
     pair_features,
-    write_figures,
+    pair_parser,
 )
-from mmovseg.projects.codemae.analysis.plots import LINE_IN, color_of, legend_below, note_below, plain_axes, style_of
 from mmovseg.visualization.figure import new_figure, save_figure
+from mmovseg.visualization.plots import LINE_IN, color_of, legend_below, note_below, plain_axes, style_of
 
 _PANEL_IN, _HEIGHT_IN, _LEFT_IN, _GAP_IN, _TOP_IN, _AXIS_IN = 3.7, 2.9, 0.75, 0.65, 0.45, 0.55
 _FLOOR = 1e-4  # of the largest: what is smaller is not drawn
@@ -96,19 +94,12 @@ def draw_spectra(
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_arguments(parser, several=True, output="output/spectrum.png", images=200)
-    return parser
+    return pair_parser(__doc__, output="output/spectrum.png", images=200)
 
 
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_intermixed_args(argv)
-    check_arguments(args)
-    models = load_models(args)
+def analyse(args: argparse.Namespace) -> Findings:
+    """Draw the picture that the options describe."""
+    models = load_models(args, encoder_only=True)
     items = choose_pairs(models[0].config, loader=args.loader, images=args.images, seed=args.seed)
     spectra = []
     for analysed in models:
@@ -120,11 +111,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "definition": DEFINITION["effective rank"],
         "models": [{**model.facts(), **found} for model, (_, found) in zip(models, spectra, strict=True)],
     }
-    figures = write_figures(args.output, "spectrum", args, content)
+    lines = []
     for label, found in spectra:
         ranks = ", ".join(f"{side} {found[side]['effective rank']:.2f}" for side in SIDES)
-        print(f"{label}: effective rank {ranks}")
-    print(f"wrote {args.output} and {figures}")
+        lines.append(f"{label}: effective rank {ranks}")
+    return Findings(content, lines)
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; `argv` None takes that of the process."""
+    run_analysis("spectrum", argument_parser(), analyse, argv)
 
 
 if __name__ == "__main__":

@@ -24,22 +24,19 @@ from torch import Tensor
 
 from mmovseg.data.sample import ModelInput
 from mmovseg.data.sar import SarUnit
+from mmovseg.engine.analysis import Findings, load_models, run_analysis, sar_unit_of
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.projects.codemae.analysis.features import (
     PairFeatures,
-    add_arguments,
     all_rows,
-    check_arguments,
     choose_pairs,
-    load_models,
     pair_features,
+    pair_parser,
     rows_of,
-    sar_unit_of,
-    write_figures,
 )
-from mmovseg.projects.codemae.analysis.plots import LINE_IN, color_of, legend_below, note_below, plain_axes, style_of
 from mmovseg.visualization.draw import sar_to_rgb
 from mmovseg.visualization.figure import new_figure, save_figure
+from mmovseg.visualization.plots import LINE_IN, color_of, legend_below, note_below, plain_axes, style_of
 
 _WIDTH_IN, _HEIGHT_IN, _LEFT_IN, _TOP_IN, _AXIS_IN = 5.6, 3.4, 0.75, 0.45, 0.55
 _LUMA = (0.299, 0.587, 0.114)
@@ -186,19 +183,12 @@ def _sign(correlation: float | None) -> str:
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_arguments(parser, several=True, output="output/ssim.png", images=200)
-    return parser
+    return pair_parser(__doc__, output="output/ssim.png", images=200)
 
 
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_intermixed_args(argv)
-    check_arguments(args)
-    models = load_models(args)
+def analyse(args: argparse.Namespace) -> Findings:
+    """Draw the picture that the options describe."""
+    models = load_models(args, encoder_only=True)
     items = choose_pairs(models[0].config, loader=args.loader, images=args.images, seed=args.seed)
     found = []
     for analysed in models:
@@ -212,11 +202,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "pairs": [item["image_id"] for item in items],
         "models": [{**model.facts(), **figures} for model, (_, figures) in zip(models, found, strict=True)],
     }
-    figures = write_figures(args.output, "ssim", args, content)
+    lines = []
     for label, values in found:
         means = f"cosine {values['cosine']:.3f} (chance {values['chance']:.3f})"
-        print(f"{label}: {means}, {_sign(values['rank correlation'])}")
-    print(f"wrote {args.output} and {figures}")
+        lines.append(f"{label}: {means}, {_sign(values['rank correlation'])}")
+    return Findings(content, lines)
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; `argv` None takes that of the process."""
+    run_analysis("ssim", argument_parser(), analyse, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Looks that the analysis pictures share: colours, axes, a legend below."""
+"""Looks that pictures of analyses share: colours, axes, a legend below."""
 
 from __future__ import annotations
 
