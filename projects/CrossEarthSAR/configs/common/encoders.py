@@ -7,6 +7,8 @@ The paper's own routing, word for word: ``gate=renorm descriptors.weighting=coun
 """
 
 from mmovseg.config import LazyCall as L
+from mmovseg.config import get_config
+from mmovseg.data.sar import AMPLITUDE8_TOP_DB
 from mmovseg.projects.crossearth.modeling.descriptors import SARDescriptors
 from mmovseg.projects.crossearth.modeling.moe_encoder import MoEEncoder
 
@@ -44,7 +46,24 @@ def _experts(**descriptors):
     return dict(num_experts=6, top_k=1, gate="st", descriptors=L(SARDescriptors)(**descriptors))
 
 
-moe_xs = _xs(**_experts(block=8))  # of 64 px: 8x8 blocks, where the paper's 512 px have 16x16
+# Blocks of 8 px: 64 px then have 8x8 of them. Constants of 400 scenes of the pretraining pool, see data_gaps.py.
+moe_xs = _xs(**_experts(block=8, mean=(0.994, 3.815, 0.316), std=(0.0043, 0.607, 0.121)))
+# As the SAR encoder of MM-OVSeg and of its alignment: both bands in dB, whose normalisation is undone for the
+# descriptors; every tap through the last norm; the last block without mixing of tokens, as those weights were trained.
+_mmovseg = get_config("common/models/mmovseg_xs.py")
+moe_xs_db = L(MoEEncoder)(
+    name=_mmovseg.sar_encoder.name,
+    taps=_mmovseg.sar_encoder.taps,
+    in_chans=2,
+    image_size=64,
+    model_args=_mmovseg.sar_encoder.model_args,
+    local_last_block=True,
+    final_norm=True,
+    weights="shipped://sar_xs",
+    raw_norm=_mmovseg.sar_norm,
+    # to the 8-bit amplitude of mmovseg.data.sar; constants of 400 training scenes
+    **_experts(block=8, unit="db", gain=255 * 10 ** (-AMPLITUDE8_TOP_DB / 20)),
+)
 moe_s = _dinov2("s", **_experts(channels="first"))
 moe_b = _dinov2("b", **_experts(channels="first"))
 moe_l = _dinov2("l", **_experts(channels="first"))
