@@ -34,12 +34,14 @@ class PanelRow:
 
     optical: (H, W, 3) on the 0..255 scale, as the model saw it (clouded).
     sar_db: (H, W, P) dB. cloud_alpha: (H, W) in 0..1. truth: (H, W) labels.
+    sar_rgb: (H, W, 3) uint8, drawn in the place of `sar_db`, for SAR that is not in dB.
     predictions: column title -> (H, W) labels; the same titles in every row.
     title: written at the left.
     """
 
     optical: np.ndarray | None = None
     sar_db: np.ndarray | None = None
+    sar_rgb: np.ndarray | None = None
     cloud_alpha: np.ndarray | None = None
     truth: np.ndarray | None = None
     predictions: dict[str, np.ndarray] = field(default_factory=dict)
@@ -96,7 +98,9 @@ def _cells(row: PanelRow, vocabulary: Vocabulary) -> dict[str, tuple[np.ndarray,
     cells: dict[str, tuple[np.ndarray, str]] = {}
     if row.optical is not None:
         cells["optical"] = (optical_to_rgb(row.optical), "")
-    if row.sar_db is not None:
+    if row.sar_rgb is not None:
+        cells["SAR"] = (row.sar_rgb, "")
+    elif row.sar_db is not None:
         cells["SAR"] = (sar_to_rgb(row.sar_db), "")
     if row.cloud_alpha is not None:
         cover = f"{100 * float((row.cloud_alpha > COVERED_ALPHA).mean()):.0f}% cover"

@@ -1,0 +1,1 @@
+"""Pictures of CrossEarth-SAR, one command each: expert activation, loss curves, predictions."""
