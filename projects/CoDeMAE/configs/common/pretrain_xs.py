@@ -18,8 +18,8 @@ lr_multiplier = get_config("common/schedule.py").cosine
 model = L(CoDeMAE)(
     encoder=get_config("projects/CoDeMAE/configs/common/encoders.py").hivit_xs,
     decoder=L(DecoderSpec)(dim=64, depth=2, num_heads=4),
-    # Not the paper's grey: patches of 8 px of grey, normalised one by one, are noise here, and nothing of them is learnt
-    # from SAR (a loss of 0.98 of 1). Their mean colour is what a patch of SAR can tell.
+    # Not the paper's grey: patches of 8 px of grey, normalised one by one, are noise here, and nothing of them is
+    # learnt from SAR (a loss of 0.98 of 1). Their mean colour is what a patch of SAR can tell.
     cross=L(CrossSpec)(target="spatial", directions="both"),
     distillation=L(DistillationSpec)(
         # The optical encoder of the shipped model; its patches have 4 px, so four of them make a unit.
@@ -41,8 +41,8 @@ model = L(CoDeMAE)(
     contrast=L(ContrastSpec)(mode="conditioned", gather="official", num_heads=4),
     optical_norm=_data.optical_norm,
     sar_norm=_data.sar_norm,
-    # The release's are all 1. Chosen on scenes of val: the contrast with 1 costs the SAR probe 6 mIoU, since tokens then
-    # say which scene they are from and not what they show.
+    # The release's are all 1. Chosen on scenes of val: the contrast with 1 costs the SAR probe 6 mIoU, since tokens
+    # then say which scene they are from and not what they show.
     loss_weights=dict(mae=1.0, okd=1.0, okd_aux=1.0, ccl=0.1, cdr=3.0),
     mask_ratio=0.75,
     share_encoder=True,
@@ -56,8 +56,8 @@ optimizer.base_lr = 1e-3  # the release's 1.5e-4 per 256 images is for a thousan
 optimizer.weight_decay = 0.05
 optimizer.betas = [0.9, 0.95]
 optimizer.decay_vectors = False
-# 900 it * 8 samples / (800 pairs + 200 unpaired couples) = 7 epochs: about three minutes with rendering and probes. Many
-# small steps, chosen on val: with the same time in 300 steps of 32 both objectives hardly leave their random start.
+# 900 it * 8 samples / (800 pairs + 200 unpaired couples) = 7 epochs: about three minutes with rendering and probes.
+# Many small steps, chosen on val: with the same time in 300 steps of 32 the full objective hardly leaves its start.
 dataloader["train"].batch_size = 8
 dataloader["train"].dataset.num_pairs = 800
 dataloader["train"].dataset.num_chips = 200
