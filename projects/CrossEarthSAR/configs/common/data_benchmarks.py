@@ -24,7 +24,7 @@ sar_contract = L(ModalityContract)(
     mean=(123.675, 116.28, 103.53),
     std=(58.395, 57.12, 57.375),
 )
-input_contract = L(InputContract)(sar=sar_contract, gsd_m=None, train_size=_crop_px)
+input_contract = L(InputContract)(optical=None, sar=sar_contract, gsd_m=None, train_size=_crop_px)
 sar_norm = L(PixelNorm)(mean=sar_contract.mean, std=sar_contract.std)
 
 _reader = L(FileReader)(sar_unit_in="amplitude8", sar_unit="amplitude8", sar_channels=3)

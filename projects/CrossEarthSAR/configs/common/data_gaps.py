@@ -19,10 +19,8 @@ vocabulary = L(closed_vocabulary)(dataset="miniearth")
 sar_contract = L(ModalityContract)(
     sensor="MiniEarth, co-polarised", bands=("amplitude",), unit="amplitude8", mean=(41.0,), std=(32.0,)
 )
-input_contract = L(InputContract)(sar=sar_contract, gsd_m=(2.5, 5.0), train_size=64)
+input_contract = L(InputContract)(optical=None, sar=sar_contract, gsd_m=(2.5, 5.0), train_size=64)
 sar_norm = L(PixelNorm)(mean=sar_contract.mean, std=sar_contract.std)
-# Of 400 scenes of the same pool: [H / ln(bins), ln(1 + ENL), sqrt(R)], blocks of 8 pixels.
-descriptors = dict(mean=(0.994, 3.815, 0.316), std=(0.0043, 0.607, 0.121))
 
 _reader = L(AmplitudeReader)(reader=L(MiniEarthReader)())
 
