@@ -28,7 +28,9 @@ PAPER = {
     "okd_ccl": (91.35, 86.65),
     "okd_cdr": (91.32, 86.92),
     "full": (91.39, 87.06),
+    "full_grey": (91.39, 87.06),  # the paper's target; among targets it is this row that the figure belongs to
 }
+CONTROL = "untrained"
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +62,17 @@ def test_reported_figures_are_those_of_the_paper(runs):
 def test_tables_share_runs_and_columns(tables, runs):
     assert len({fields_of(table) for table in tables.values()}) == 1
     everything = [run for table in tables.values() for run in table["runs"]]
-    assert len(everything) == 23 and len(runs) == 17
+    assert len(everything) == 24 and len(runs) == 17 + 1
     for run in everything:
-        for key in ("config", "overrides", "evaluate", "reported"):
+        for key in ("config", "overrides", "evaluate"):
             assert run.get(key) == runs[run["name"]].get(key), (run["name"], key)
 
 
 def test_every_variant_can_be_built_and_is_another_training_of_the_same_length(runs):
-    assert len({run["config"] for run in runs.values()}) == 1
+    trained = {name: run for name, run in runs.items() if name != CONTROL}
+    assert len({run["config"] for run in trained.values()}) == 1
     base, trainings = load_config(runs["full"]["config"]), set()
-    for name, run in runs.items():
+    for name, run in trained.items():
         config = apply_overrides(copy.deepcopy(base), run.get("overrides", []))
         assert config.train == base.train and config.optimizer == base.optimizer
         plain = config_to_dict(config)
@@ -81,7 +84,7 @@ def test_every_variant_can_be_built_and_is_another_training_of_the_same_length(r
         assert parts == (full or name.startswith("okd"), full or name == "okd_ccl", full or name == "okd_cdr"), name
         apart = (isinstance(model.encoder, PerSensor), isinstance(model.decoder, PerSensor))
         assert apart == (name == "mae_independent", "independent" in name or "shared_encoder" in name), name
-    assert len(trainings) == len(runs)
+    assert len(trainings) == len(trained)
 
 
 @pytest.mark.slow
