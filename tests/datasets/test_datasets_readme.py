@@ -74,7 +74,7 @@ def test_the_tree_shows_the_folders_that_are_read():
                 assert split_folder in splits and layer in layers, folder
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, *sorted(SAR_SCRIPTS)])
 def test_every_script_is_explained_and_its_commands_are_accepted(name, monkeypatch, capsys, tmp_path):
     commands = [shlex.split(command)[1:] for command in COMMANDS if command.startswith(f"datasets/{name} ")]
     assert commands, f"datasets/README.md shows no command of {name}"
@@ -98,6 +98,21 @@ def test_every_set_has_a_command_that_checks_it(entry):
     for word in ("**Source**", "**Licence**", "**Size**", "**Download**", "**Verified**", "**Not verified**"):
         assert word in section, f"section of {entry.name} lacks {word}"
     assert f"`{entry.name}`" in PAGE
+
+
+def test_the_sets_of_sar_alone_are_those_of_the_code():
+    rows = {row[0].strip("` "): row for row in table_rows("## SAR alone")}
+    assert list(rows) == [entry.name for entry in SAR_TABLE]
+    section = PAGE.split("\n## SAR alone")[1].split("\n## ")[0]
+    for entry in SAR_TABLE:
+        _, _, tiles, vocabulary, classes, made_by = rows[entry.name]
+        assert tiles == ", ".join(str(count) for count in entry.facts.pairs.values()), entry.name
+        assert vocabulary == f"`{entry.vocabulary}`" and classes == str(len(get_vocabulary(entry.vocabulary)))
+        assert made_by == f"`{entry.prepare}`" and (ROOT / entry.prepare).is_file()
+        name = Path(entry.prepare).stem.removeprefix("prepare_")
+        assert {f"tools/check_data.py {entry.name}", f"tools/check_data.py {name}"} & set(COMMANDS)
+    for word in ("**Source**", "**Licence**", "**Size**", "**Download**", "**Verified**", "**Not verified**"):
+        assert word in section
 
 
 def test_the_options_of_the_reader_are_its_own():
