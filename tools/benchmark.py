@@ -1,4 +1,4 @@
-"""Measure speed: of everything (benchmark.py suite), of one config or of a table of them (benchmark.py cost)."""
+"""Measure speed: of everything (benchmark.py suite), of configs (benchmark.py cost), of experts (benchmark.py moe)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from mmovseg.engine.cost_table import (
     measure_row,
     read_cost_table,
 )
+from mmovseg.engine.launch import choose_device, set_threads
 from mmovseg.engine.table_rows import append_row, read_rows
 from mmovseg.errors import UserError, exit_on_user_error
+from mmovseg.projects.crossearth.analysis import moe_speed
 
 _RESULTS = "results/benchmark.json"
 _SUITE_EXAMPLES = """
@@ -62,6 +64,11 @@ def main(argv: list[str] | None = None) -> str:
         description="Measure a training step and inference of a config, or fill a table of them.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    ))  # fmt: skip
+    _add_moe(commands.add_parser(
+        "moe",
+        help="a mixture of experts against the dense MLP and against a masked loop",
+        description="Measure a sparse mixture of experts beside the dense MLP that it replaces, in one run.",
     ))  # fmt: skip
     args, overrides = parser.parse_known_args(argv)
     _check_overrides(parser, overrides)
@@ -113,6 +120,22 @@ def _add_cost(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results", help="CSV to append to; default: results/cost.csv for a table, output/cost/cost.csv for a config"
     )
+
+
+def _add_moe(parser: argparse.ArgumentParser) -> None:
+    case = moe_speed.SpeedCase(0)
+    parser.add_argument("--widths", type=int, nargs="+", default=[384, 768, 1024], metavar="C", help="default: S, B, L")
+    parser.add_argument("--images", type=int, default=case.images, metavar="N", help="of a batch (default: 2)")
+    parser.add_argument("--tokens", type=int, default=case.tokens, metavar="N", help="of an image (default: 1025)")
+    parser.add_argument("--experts", type=int, default=case.experts, metavar="N", help="default: 6")
+    parser.add_argument("--top-k", type=int, default=case.top_k, metavar="K", help="default: 1")
+    parser.add_argument("--phases", nargs="+", choices=moe_speed.PHASES, default=list(moe_speed.PHASES))
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default=case.precision)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default=case.clock, help="cpu: on a machine in use")
+    parser.add_argument("--seconds", type=float, default=case.seconds, help="a row is measured about so long")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="of torch (default: its own choice)")
+    parser.add_argument("--results", default="results/moe_speed.csv", metavar="FILE", help="CSV to append to")
 
 
 def _check_overrides(parser: argparse.ArgumentParser, rest: list[str]) -> None:
@@ -222,7 +245,31 @@ def _tell(row: str, reason: str) -> None:
     print(f"not run: {row}: {reason}", file=sys.stderr, flush=True)
 
 
-_COMMANDS = {"suite": _run_suite, "table": _print_table, "cost": _cost}
+def _measure_experts(args: argparse.Namespace) -> str:
+    if args.overrides:
+        raise UserError(f"moe takes no override '{args.overrides[0]}'")
+    device = choose_device(args.device)
+    set_threads(args.threads, device)
+    rows = []
+    for width in args.widths:
+        for phase in args.phases:
+            case = moe_speed.SpeedCase(
+                width=width,
+                images=args.images,
+                tokens=args.tokens,
+                experts=args.experts,
+                top_k=args.top_k,
+                phase=phase,
+                precision=args.precision,
+                clock=args.clock,
+                seconds=args.seconds,
+            )
+            rows.append(moe_speed.measure_speed(case, device))
+            append_row(args.results, rows[-1], moe_speed.FIELDS)
+    return f"{moe_speed.speed_text(rows)}\n\nadded to {args.results}"
+
+
+_COMMANDS = {"suite": _run_suite, "table": _print_table, "cost": _cost, "moe": _measure_experts}
 
 
 if __name__ == "__main__":

@@ -61,8 +61,14 @@ moe_xs_db = L(MoEEncoder)(
     final_norm=True,
     weights="shipped://sar_xs",
     raw_norm=_mmovseg.sar_norm,
-    # to the 8-bit amplitude of mmovseg.data.sar; constants of 400 training scenes
-    **_experts(block=8, unit="db", gain=255 * 10 ** (-AMPLITUDE8_TOP_DB / 20)),
+    # To the 8-bit amplitude of mmovseg.data.sar; constants of 400 training scenes (analysis.descriptors).
+    **_experts(
+        block=8,
+        unit="db",
+        gain=255 * 10 ** (-AMPLITUDE8_TOP_DB / 20),
+        mean=(0.9941, 3.904, 0.2997),
+        std=(0.0041, 0.5053, 0.1154),
+    ),
 )
 moe_s = _dinov2("s", **_experts(channels="first"))
 moe_b = _dinov2("b", **_experts(channels="first"))
