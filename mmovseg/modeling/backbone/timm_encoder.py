@@ -74,6 +74,8 @@ class TimmEncoder(Backbone):
     ) -> None:
         super().__init__()
         self.model = create_timm(name, weights == "timm", in_chans, image_size, dict(model_args or {}))
+        if not hasattr(self.model, "blocks"):
+            raise UserError(f"timm model '{name}' is no vision transformer: it has no row of blocks to read")
         if position_resize != "timm":
             _use_dino_v1_positions(self.model, name, position_resize)
         if keep_rope_periods:
