@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from mmovseg.checkpoint import save_weights
 from mmovseg.config import instantiate, load_config
-from mmovseg.engine.analysis import split_label
 from mmovseg.errors import UserError
 from mmovseg.evaluation.spectrum import Moments, effective_rank
 from mmovseg.projects.codemae.analysis import pairs, panels, spectrum, ssim
@@ -210,20 +209,6 @@ def test_the_correlation_sees_masked_units_alone_and_not_their_means():
 
 
 # ---------------------------------------------------------------- what they share
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "file"),
-    [
-        ("MAE=a/model_final.safetensors", "MAE", "a/model_final.safetensors"),
-        ("runs/mae/model_final.safetensors", "mae", "runs/mae/model_final.safetensors"),
-        ("codemae.safetensors", "codemae", "codemae.safetensors"),
-        ("random", "as built", None),
-        ("start=random", "start", None),
-    ],
-)
-def test_labels_of_checkpoints(text, label, file):
-    assert split_label(text) == (label, file)
 
 
 def test_pairs_are_of_the_test_part_and_follow_the_seed():

@@ -109,7 +109,7 @@ def summarize(records: Sequence[Mapping[str, Any]], *, classes: Vocabulary, mode
         models: labels, in the order of `maps`.
     """
     valid = sum(record["valid"] for record in records)
-    counts = np.sum([record["classes"] for record in records], axis=0, dtype=np.int64)
+    counts = np.asarray([record["classes"] for record in records], dtype=np.int64).sum(axis=0)
     figures: dict[str, Any] = {
         "images": len(records),
         "valid pixels": valid,

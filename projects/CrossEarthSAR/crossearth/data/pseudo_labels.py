@@ -200,7 +200,7 @@ class _Run:
         """Label images and write their files; return their records in order."""
         records = []
         read = [(number, *self._read(number)) for number in numbers]
-        for _, part in groupby(read, key=lambda one: (one[2].optical.shape, one[0] in self.everyone)):
+        for _, part in groupby(read, key=lambda one: (np.shape(one[2].optical), one[0] in self.everyone)):
             group = list(part)
             images = [raw.optical for _, _, raw in group]
             seen = [raw.optical_valid for _, _, raw in group]
