@@ -96,6 +96,8 @@ def test_matching_is_the_cheapest_of_all_assignments():
     torch.manual_seed(5)
     image, query, category = loss.match(classes, masks, truth)
     torch.manual_seed(5)
+    table_found = loss.costs(classes, masks, truth)[0]
+    torch.manual_seed(5)
     points = torch.rand(1, 50, 2)
     share = sample_points((target != 255).float()[:, None], points)[0, 0]
     present = [int(c) for c in target.unique() if c != 255]
@@ -111,6 +113,8 @@ def test_matching_is_the_cheapest_of_all_assignments():
         return float(5 * cross + 4 * dice - 2 * classes[0, q].softmax(0)[k])
 
     table = {(q, k): cost(q, k) for q in range(QUERIES) for k in present}
+    for (q, k), value in table.items():
+        assert table_found[q, k].item() == pytest.approx(value, rel=1e-4)
     best = min(
         itertools.permutations(range(QUERIES), len(present)),
         key=lambda order: sum(table[q, k] for q, k in zip(order, present, strict=True)),

@@ -119,6 +119,20 @@ class MaskLoss(nn.Module):
         Returns:
             The pairs, image by image, queries rising.
         """
+        cost = self.costs(class_logits, mask_logits, truth)
+        worst = torch.finfo(cost.dtype).max  # a query that is not finite is matched last
+        cost = torch.nan_to_num(cost, nan=worst, posinf=worst, neginf=worst).cpu()
+        found: list[tuple[int, int, int]] = []
+        for image, present in enumerate(truth.present.cpu()):
+            classes = present.nonzero()[:, 0]
+            queries, positions = linear_sum_assignment(cost[image][:, classes].numpy())
+            found += [(image, int(q), int(classes[p])) for q, p in zip(queries, positions, strict=True)]
+        table = torch.tensor(found, dtype=torch.int64, device=mask_logits.device).reshape(-1, 3)
+        return table[:, 0], table[:, 1], table[:, 2]
+
+    @torch.no_grad()
+    def costs(self, class_logits: Tensor, mask_logits: Tensor, truth: _Truth) -> Tensor:
+        """Return what it costs to let a query answer for a class: (N, Q, K), of classes that are not there too."""
         points = torch.rand(len(mask_logits), self.num_points, 2, device=mask_logits.device)
         logits = sample_points(mask_logits, points)  # (N, Q, P)
         labels, share = truth.at(points)  # (N, K, P), (N, 1, P)
@@ -131,16 +145,7 @@ class MaskLoss(nn.Module):
         sizes = (probabilities * share).sum(2, keepdim=True) + seen.sum(2)[:, None]
         dice = 1 - (2 * both + 1) / (sizes + 1)
         cost = self.mask_weight * cross + self.dice_weight * dice
-        cost = cost - self.class_weight * class_logits.softmax(dim=-1)[..., :-1]
-        worst = torch.finfo(cost.dtype).max  # a query that is not finite is matched last
-        cost = torch.nan_to_num(cost, nan=worst, posinf=worst, neginf=worst).cpu()
-        found: list[tuple[int, int, int]] = []
-        for image, present in enumerate(truth.present.cpu()):
-            classes = present.nonzero()[:, 0]
-            queries, positions = linear_sum_assignment(cost[image][:, classes].numpy())
-            found += [(image, int(q), int(classes[p])) for q, p in zip(queries, positions, strict=True)]
-        table = torch.tensor(found, dtype=torch.int64, device=mask_logits.device).reshape(-1, 3)
-        return table[:, 0], table[:, 1], table[:, 2]
+        return cost - self.class_weight * class_logits.softmax(dim=-1)[..., :-1]
 
     def _class_loss(self, logits: Tensor, pairs: Pairs) -> Tensor:
         """Weighted cross-entropy of all queries; the mean is over the weights of all processes."""

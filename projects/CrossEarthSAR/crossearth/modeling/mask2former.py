@@ -152,7 +152,8 @@ class Mask2FormerHead(nn.Module):
             return None, self.loss(outputs, targets)
         first = features[self.in_features[0]]
         size = (first.shape[2] * self.stride, first.shape[3] * self.stride)
-        return semantic_scores(*outputs[-1], size), {}
+        classes, masks = outputs[-1]
+        return semantic_scores(classes, masks, size), {}
 
     @staticmethod
     def as_logits(scores: Tensor) -> Tensor:
