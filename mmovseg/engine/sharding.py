@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from mmovseg.errors import UserError
 
@@ -60,10 +60,10 @@ def shard_model(
         for tensor in (*model.parameters(), *model.buffers()):
             dist.broadcast(tensor.data, 0)
     mesh = init_device_mesh(device.type, (comm.get_world_size(),))
-    for block in blocks:
-        fully_shard(block, mesh=mesh, reshard_after_forward=reshard_after_forward)
+    for block in reversed(list(dict.fromkeys(blocks))):  # a list within a block's own parts comes after the block
+        fully_shard(block, mesh=mesh, reshard_after_forward=reshard_after_forward, shard_placement_fn=_axis_to_cut)
         setattr(block, _KEEPS_WEIGHTS, not reshard_after_forward)
-    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False, shard_placement_fn=_axis_to_cut)
     setattr(model, _KEEPS_WEIGHTS, True)
     return model
 
@@ -74,6 +74,15 @@ def _check_parameters(model: nn.Module) -> None:
             raise UserError(f"train.fsdp.enabled cannot cut parameter '{name}', which is a single number")
         if getattr(parameter, "frozen_rows", None) is not None:
             raise UserError(f"train.fsdp.enabled cannot keep rows of parameter '{name}' fixed; train it without")
+
+
+def _axis_to_cut(parameter: nn.Parameter) -> Shard:
+    """Cut along the first axis with equal parts: six stacked experts give four processes nothing even, their rows do.
+
+    Torch cuts other axes than the first into equal parts alone; where none gives them, the first it is.
+    """
+    even = (axis for axis, size in enumerate(parameter.shape) if size % comm.get_world_size() == 0)
+    return Shard(next(even, 0))
 
 
 def class_name(model: nn.Module) -> str:
