@@ -89,7 +89,7 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, *, resize: WeightRe
         UserError: positions that belong to no square grid.
     """
     state = dict(state)
-    size = tuple(int(side) for side in model.patch_embed.proj.weight.shape[-2:])  # type: ignore[union-attr]
+    size = tuple(int(side) for side in model.patch_embed.proj.weight.shape[-2:])
     if _FILTERS in state and tuple(state[_FILTERS].shape[-2:]) != size:
         filters = state[_FILTERS].float()
         state[_FILTERS] = (
@@ -103,8 +103,8 @@ def fit_state(state: Mapping[str, Tensor], model: nn.Module, *, resize: WeightRe
 
 
 def _fit_positions(table: Tensor, model: nn.Module, resize: WeightResize, source: str) -> Tensor:
-    grid = tuple(int(side) for side in model.patch_embed.grid_size)  # type: ignore[union-attr]
-    prefix = model.pos_embed.shape[1] - grid[0] * grid[1]  # type: ignore[union-attr]
+    grid = tuple(int(side) for side in model.patch_embed.grid_size)
+    prefix = model.pos_embed.shape[1] - grid[0] * grid[1]
     side = math.isqrt(table.shape[1] - prefix)
     if side * side != table.shape[1] - prefix:
         raise UserError(f"'{source}' has positions of {table.shape[1] - prefix} patches, which form no square grid")

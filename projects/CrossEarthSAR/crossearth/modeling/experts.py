@@ -40,9 +40,9 @@ class Experts(nn.Module):
         _check_mlp(mlp)
         self.implementation: Implementation = implementation
         self.act = mlp.act
-        self.drop = float(mlp.drop1.p)  # type: ignore[union-attr, arg-type]
-        self.w1, self.b1 = (nn.Parameter(_repeat(tensor, num_experts)) for tensor in (mlp.fc1.weight, mlp.fc1.bias))  # type: ignore[union-attr]
-        self.w2, self.b2 = (nn.Parameter(_repeat(tensor, num_experts)) for tensor in (mlp.fc2.weight, mlp.fc2.bias))  # type: ignore[union-attr]
+        self.drop = float(mlp.drop1.p)
+        self.w1, self.b1 = (nn.Parameter(_repeat(tensor, num_experts)) for tensor in (mlp.fc1.weight, mlp.fc1.bias))
+        self.w2, self.b2 = (nn.Parameter(_repeat(tensor, num_experts)) for tensor in (mlp.fc2.weight, mlp.fc2.bias))
 
     def forward(self, rows: Tensor, counts: Tensor) -> Tensor:
         """Apply to each row its expert.
@@ -103,7 +103,7 @@ class _SliceLinear(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         rows, weight = ctx.saved_tensors
         to_rows = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
         to_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
@@ -138,7 +138,7 @@ def _repeat(tensor: Tensor, count: int) -> Tensor:
 
 def _check_mlp(mlp: nn.Module) -> None:
     plain = type(mlp) is Mlp and isinstance(mlp.fc1, nn.Linear) and isinstance(mlp.norm, nn.Identity)
-    if not plain or mlp.fc1.bias is None or mlp.fc2.bias is None:  # type: ignore[union-attr]
+    if not plain or mlp.fc1.bias is None or mlp.fc2.bias is None:
         raise UserError(
             f"a block's {type(mlp).__name__} cannot become experts: only plain MLPs of two linear layers with biases "
             "can, not gated ones (SwiGLU)"
