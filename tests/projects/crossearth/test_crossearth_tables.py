@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -56,10 +58,13 @@ def test_reported_figures_are_those_of_the_paper(benchmarks):
         assert f"| *{mean}* |" in text
 
 
+@lru_cache
+def loaded(config):
+    return load_config(config)
+
+
 def described(config, overrides):
-    node = load_config(str(config))
-    apply_overrides(node, overrides)
-    return config_to_dict(node)
+    return config_to_dict(apply_overrides(copy.deepcopy(loaded(config)), overrides))
 
 
 @pytest.mark.parametrize("name", GAP_TABLES)
