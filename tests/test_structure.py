@@ -166,6 +166,7 @@ def find_command_faults(command: str) -> list[str]:
         "datasets/README.md",
         "projects/CMU/README.md",
         "projects/CoDeMAE/README.md",
+        "projects/CrossEarthSAR/README.md",
     ]
     + [f"docs/{name}.md" for name in ("floods", "model", "own_data", "robustness", "scenes", "speed")],
 )
