@@ -1,4 +1,4 @@
-"""Heads by their names in Detectron2's registry: `mask2former` (published sizes), `mask2former_xs`, `linear` (control)."""
+"""Heads by their names in Detectron2's registry: `mask2former` (published sizes), `mask2former_xs`, `linear`."""
 
 # Strides 4, 8, 16 and 32 from four maps of stride 16; 20.56 M parameters over ViT-L.
 mask2former = dict(name="Mask2FormerHead")
