@@ -29,9 +29,15 @@ from mmovseg.engine.zoo import STEPS, contract_markdown, zoo_markdown, zoo_recor
 from mmovseg.testing.fakes import write_raster
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "MODEL_ZOO.md", "projects/CMU/README.md")
+PAGES = (
+    "README.md",
+    "MODEL_ZOO.md",
+    "projects/CMU/README.md",
+    "projects/CoDeMAE/README.md",
+    "projects/CrossEarthSAR/README.md",
+)
 TOPICS = ("model", "own_data", "floods", "robustness", "scenes", "speed")
-LINKED = (*PAGES, *(f"docs/{topic}.md" for topic in TOPICS), "datasets/README.md", "projects/CoDeMAE/README.md")
+LINKED = (*PAGES, *(f"docs/{topic}.md" for topic in TOPICS), "datasets/README.md")
 BLOCK = r"<!-- {name} -->\n(.*?)<!-- /{end} -->"
 
 
@@ -57,8 +63,16 @@ def generated_blocks() -> dict[tuple[str, str, str], str]:
         )
         for name in ("cmu_encoders", "table4", "table3", "table_a5", "table_a3")
     }
+    tables = ROOT / "projects/CoDeMAE/configs/tables"
+    codemae = {
+        ("projects/CoDeMAE/README.md", f"table:{name}", "table"): to_markdown(
+            read_table(tables / f"{name}.json"), table_rows(ROOT / "results/codemae.csv")
+        )
+        for name in ("iia_data", "iib_sharing", "iic_objectives", "iid_targets", "iie_contrast")
+    }
     return {
         **cmu,
+        **codemae,
         ("README.md", "table:ombria", "table"): folds_markdown(floods, flood_counts, brief=True),
         ("projects/CMU/README.md", "table:table_a2", "table"): cost_markdown(
             cost, read_rows(ROOT / "results/cost.csv")
