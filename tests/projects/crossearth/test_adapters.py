@@ -188,6 +188,15 @@ def test_class_token_passes_by(name):
     assert not torch.allclose(maps["block1"], plain_maps["block1"])
 
 
+def test_the_adapter_knows_height_from_width():
+    encoder = adapt_encoder(make_encoder("moe", taps=(1,)), adapter=EarthAdapter(rank=4, frequency_blocks=1))
+    stir(encoder.adapter)
+    # without a norm behind the block
+    patches = make_encoder("moe", taps=(1,))(images(16, 24))["block1"].flatten(2).transpose(1, 2)
+    expected = encoder.adapter.adapt(patches, 1, (4, 6)).transpose(1, 2).unflatten(2, (4, 6))
+    torch.testing.assert_close(encoder(images(16, 24))["block1"], expected)
+
+
 def test_zero_start_leaves_the_encoder_as_it_was():
     encoder = adapt_encoder(make_encoder(), adapter=EarthAdapter(rank=4, frequency_blocks=1, start="zero"))
     assert torch.equal(outputs(encoder, images()), outputs(make_encoder(), images()))
