@@ -26,4 +26,5 @@ train.clip_grad.enabled = True  # Rein does not clip
 train.clip_grad.max_norm = 5.0
 train.amp.enabled = False
 train.eval_period = 0
+train.output_dir = "output/crossearth/gaps"
 train.log_period = 20
