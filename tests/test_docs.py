@@ -64,11 +64,12 @@ def generated_blocks() -> dict[tuple[str, str, str], str]:
         for name in ("cmu_encoders", "table4", "table3", "table_a5", "table_a3")
     }
     tables = ROOT / "projects/CoDeMAE/configs/tables"
+    codemae_rows = {"chips_real": "codemae_chips"}  # table -> its rows; the ablations share theirs
     codemae = {
         ("projects/CoDeMAE/README.md", f"table:{name}", "table"): to_markdown(
-            read_table(tables / f"{name}.json"), table_rows(ROOT / "results/codemae.csv")
+            read_table(tables / f"{name}.json"), table_rows(ROOT / f"results/{codemae_rows.get(name, 'codemae')}.csv")
         )
-        for name in ("iia_data", "iib_sharing", "iic_objectives", "iid_targets", "iie_contrast")
+        for name in ("iia_data", "iib_sharing", "iic_objectives", "iid_targets", "iie_contrast", "chips_real")
     }
     return {
         **cmu,
