@@ -1,0 +1,1 @@
+"""Retrieval, captioning and question answering, measured."""

@@ -1,0 +1,1 @@
+"""Search of image folders by text or by image."""
