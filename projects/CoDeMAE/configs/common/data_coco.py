@@ -5,10 +5,10 @@ A leaf, or the command line, sets `json_file` and `optical_dir` or `sar_dir` of 
 
 from mmovseg.config import LazyCall as L
 from mmovseg.data.build import build_test_loader, build_train_loader
+from mmovseg.data.datasets.coco_boxes import load_coco_boxes
 from mmovseg.data.io import FileReader
 from mmovseg.data.mapper import OpticalSARMapper
 from mmovseg.data.transforms import RandomFlip
-from mmovseg.projects.codemae.data.detection import load_coco_boxes
 from mmovseg.projects.codemae.evaluation.detection import BoxEvaluator
 
 _train = L(build_train_loader)(

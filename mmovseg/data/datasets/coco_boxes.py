@@ -1,0 +1,173 @@
+"""Objects in boxes from files in COCO format as dataset dicts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mmovseg.data.sample import BoxAnnotation, DatasetDict
+from mmovseg.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+BadBoxes = Literal["refuse", "drop"]
+EDGE_TOLERANCE_PX = 1.0
+"""How far a box may reach over the edge of its image before it is bad: annotation tools round, and count from 1."""
+
+
+def load_coco_boxes(
+    json_file: str | Path,
+    *,
+    categories: Sequence[str],
+    optical_dir: str | Path | None = None,
+    sar_dir: str | Path | None = None,
+    keep_empty: bool = True,
+    bad_boxes: BadBoxes = "refuse",
+) -> list[DatasetDict]:
+    """Return the images of a COCO file as dataset dicts with `annotations`.
+
+    Args:
+        json_file: with the lists `images` (`id`, `file_name`, `height`, `width`), `annotations` (`image_id`,
+            `category_id`, `bbox` as x, y, width, height; perhaps `area`, `iscrowd`) and `categories` (`id`, `name`).
+        categories: names, in the order in which the model numbers them. The file may number them in any way, and may
+            lack some.
+        optical_dir: folder that the `file_name` of an optical image starts from.
+        sar_dir: the same for SAR. With both, the two images of a pair have one name.
+        keep_empty: keep images without an object; training usually leaves them out.
+        bad_boxes: a box without area, or one that reaches over the edge of its image by more than
+            `EDGE_TOLERANCE_PX`, is an error ("refuse"), or is cut to the image and left out if nothing remains
+            ("drop"). Boxes are cut at the edge in any case.
+
+    Returns:
+        In the order of the file; `image_id` is the file's, as text.
+
+    Raises:
+        UserError: the file is missing, no JSON, cut off, or without one of the lists or any annotation; an image is
+            missing or listed twice; an annotation names an unknown image or category, or its box is bad.
+    """
+    if bad_boxes not in get_args(BadBoxes):
+        raise UserError(f"bad_boxes is '{bad_boxes}' but must be one of: {', '.join(get_args(BadBoxes))}")
+    path = Path(json_file)
+    content = _read(path)
+    class_of = _class_ids(path, content["categories"], categories)
+    images = _images(path, content["images"], optical_dir, sar_dir)
+    dropped = 0
+    for number, annotation in enumerate(content["annotations"]):
+        where = f"annotation {_field(annotation, 'id', number)} of '{path}'"
+        image = images.get(_field(annotation, "image_id"))
+        if image is None:
+            raise UserError(f"{where} is of image {_field(annotation, 'image_id')!r}, which the file does not list")
+        category = _field(annotation, "category_id")
+        if category not in class_of:
+            known = ", ".join(str(key) for key in class_of)
+            raise UserError(f"{where} has the category {category!r}, which the file does not list; it lists: {known}")
+        box = _box(annotation, image, where, bad_boxes)
+        if box is None:
+            dropped += 1
+            continue
+        image["annotations"].append(_annotation(annotation, box, class_of[category]))
+    if dropped:
+        logger.warning("'%s': left out %d boxes without area in their image", path, dropped)
+    found = [image for image in images.values() if keep_empty or image["annotations"]]
+    logger.info(
+        "'%s': %d images, %d of them with objects", path, len(images), len([i for i in found if i["annotations"]])
+    )
+    return found
+
+
+def _read(path: Path) -> dict[str, list[Any]]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"COCO file '{path}' cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"COCO file '{path}' is cut off or no JSON: {error}") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(f"'{path}' is no COCO file of boxes: it has no list '{key}'")
+        if not content[key]:
+            raise UserError(f"COCO file '{path}' has an empty list '{key}'")
+    return content
+
+
+def _field(entry: Any, key: str, default: Any = None) -> Any:
+    value = entry.get(key, default) if isinstance(entry, Mapping) else default
+    return value if isinstance(value, str | int | float) else default
+
+
+def _class_ids(path: Path, listed: Sequence[Any], categories: Sequence[str]) -> dict[Any, int]:
+    """Return the file's category id -> position in `categories`."""
+    class_of: dict[Any, int] = {}
+    for entry in listed:
+        key, name = _field(entry, "id"), _field(entry, "name")
+        if name not in categories:
+            raise UserError(f"COCO file '{path}' has the category {name!r}; the config knows: {', '.join(categories)}")
+        if key is None or key in class_of:
+            raise UserError(f"COCO file '{path}' numbers the category '{name}' {key!r}, which is no id or taken")
+        class_of[key] = list(categories).index(name)
+    return class_of
+
+
+def _images(
+    path: Path, listed: Sequence[Any], optical_dir: str | Path | None, sar_dir: str | Path | None
+) -> dict[Any, DatasetDict]:
+    folders = {"file_name": optical_dir, "sar_file_name": sar_dir}
+    if optical_dir is None and sar_dir is None:
+        raise UserError(f"COCO file '{path}' needs the folder of its images: give optical_dir, sar_dir or both")
+    images: dict[Any, DatasetDict] = {}
+    for number, entry in enumerate(listed):
+        key, name = _field(entry, "id"), _field(entry, "file_name")
+        height, width = _field(entry, "height"), _field(entry, "width")
+        if key is None or not isinstance(name, str) or not all(isinstance(n, int) and n > 0 for n in (height, width)):
+            raise UserError(f"image {number} of '{path}' needs id, file_name, height and width, got: {entry}")
+        if key in images:
+            raise UserError(f"COCO file '{path}' lists the image id {key!r} twice, the second time for '{name}'")
+        image: DatasetDict = {"image_id": str(key), "height": height, "width": width, "annotations": []}
+        for role, folder in folders.items():
+            if folder is None:
+                continue
+            if not (Path(folder) / name).is_file():
+                raise UserError(f"image '{Path(folder) / name}', which '{path}' lists, does not exist")
+            image[role] = str(Path(folder) / name)  # type: ignore[literal-required]
+        images[key] = image
+    return images
+
+
+def _box(
+    annotation: Mapping[str, Any], image: DatasetDict, where: str, bad_boxes: BadBoxes
+) -> tuple[float, float, float, float] | None:
+    """Return the box as x0, y0, x1, y1 within the image; None if it is bad and bad ones are dropped."""
+    given = annotation.get("bbox")
+    if not isinstance(given, list) or len(given) != 4 or not all(_is_number(value) for value in given):
+        raise UserError(f"{where} needs a bbox of four numbers (x, y, width, height), got: {given}")
+    x, y, width, height = (float(value) for value in given)
+    x0, y0 = max(x, 0.0), max(y, 0.0)
+    x1, y1 = min(x + width, float(image["width"])), min(y + height, float(image["height"]))
+    over = max(-x, -y, x + width - image["width"], y + height - image["height"])
+    empty = x1 <= x0 or y1 <= y0
+    if bad_boxes == "refuse" and (empty or over > EDGE_TOLERANCE_PX):
+        size = f"{image['width']} x {image['height']}"
+        raise UserError(
+            f"{where} has the bbox {given}, which does not lie in its image of {size} pixels (bad_boxes='drop' cuts or "
+            "leaves out such boxes)"
+        )
+    return None if empty else (x0, y0, x1, y1)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _annotation(annotation: Mapping[str, Any], box: tuple[float, float, float, float], class_id: int) -> BoxAnnotation:
+    x0, y0, x1, y1 = box
+    area = annotation.get("area")
+    return {
+        "bbox": box,
+        "category_id": class_id,
+        "area": float(area) if _is_number(area) else (x1 - x0) * (y1 - y0),
+        "iscrowd": int(bool(annotation.get("iscrowd", 0))),
+    }
