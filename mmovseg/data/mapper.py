@@ -62,7 +62,8 @@ class OpticalSARMapper:
         clouds: laid over optical after the geometry; opacity and shadow come out as `cloud_alpha` and `cloud_shadow`.
         modality: keep both, or drop one (its keys are then absent, and it is not read).
         with_clear: also give `image_clear`, the same view without the cloud.
-        keep_caption: also give one `caption`; training draws one, evaluation takes the first.
+        keep_caption: also give one `caption`; training draws one, evaluation takes the first and gives all as
+            `captions`, too.
         seed: of everything random here.
         views: training only: an image is shown in no more than this many ways, so that features of the clear view can
             be computed once (`mmovseg.data.features`). A draw takes one of them at random; which, comes out as `view`.
@@ -279,6 +280,8 @@ class OpticalSARMapper:
             raise UserError(f"sample '{item['file_name']}' has no caption, but the mapper was asked for one")
         pick = int(np.random.default_rng([*seeds, _CAPTION]).integers(len(raw.captions))) if self.is_train else 0
         item["caption"] = raw.captions[pick]
+        if not self.is_train:
+            item["captions"] = list(raw.captions)
 
 
 def _check_8_bit(raw: RawSample, dataset_dict: dict[str, Any]) -> None:

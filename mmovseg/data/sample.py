@@ -125,6 +125,8 @@ class ModelInput(TypedDict, total=False):
     paired: whether `image` and `sar` show the same ground (pretraining only). Absent = they do.
     sar_source: source of `sar` where it is another one than that of `image` (unpaired images).
     caption: one sentence (image-text training only).
+    captions: all sentences of the image (evaluation of image-text models only).
+    question: to be answered from the image (visual question answering only).
     view: which of the views that the mapper limits an image to (training with `views` only).
     teacher_features: what a frozen teacher says of the clear view, from `mmovseg.data.features`: a map (C, h, w) a
         level (``block4``, ...) and, where the teacher has them, ``global`` with one (C,) a level; float16 or float32.
@@ -149,6 +151,8 @@ class ModelInput(TypedDict, total=False):
     file_name: str
     vocabulary: Vocabulary
     caption: str
+    captions: list[str]
+    question: str
     view: int
     source: str
     paired: bool
@@ -167,6 +171,8 @@ class Prediction(TypedDict, total=False):
     class_scores: (K,) float scores of the whole image, before softmax or sigmoid (classification).
     instances: objects as detectron2 `Instances` at `height` x `width`: `pred_boxes`, `scores`, `pred_classes`.
     expert_counts: block -> (E,) int64, how often the tokens of the image chose each expert (mixtures of experts).
+    image_embedding: (D,) unit vector of the image in the space of texts; text_embeddings: (T, D) of its `captions`.
+    generated_caption, generated_answer: texts that the model wrote, the latter to the `question`.
     """
 
     sem_seg: Tensor
@@ -174,3 +180,7 @@ class Prediction(TypedDict, total=False):
     class_scores: Tensor
     instances: Instances
     expert_counts: dict[str, Tensor]
+    image_embedding: Tensor
+    text_embeddings: Tensor
+    generated_caption: str
+    generated_answer: str

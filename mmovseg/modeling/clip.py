@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Literal
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
@@ -16,7 +13,13 @@ from torch import Tensor, nn
 from mmovseg.checkpoint.load import load_weights
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
-from mmovseg.modeling.text.tokenizer import ReducedTokenizer, tokenize
+from mmovseg.modeling.open_clip_models import (
+    clip_from_architecture,
+    clip_tokenizer,
+    model_from_name,
+    pretrained_tags,
+)
+from mmovseg.modeling.text.tokenizer import tokenize
 
 FinetuneMode = Literal["qv", "full", "none"]
 DenseMode = Literal["value_cls", "value_own", "value", "tokens"]
@@ -64,9 +67,9 @@ class OpenCLIPEncoder(nn.Module):
         words: WordChoice = "all",
     ) -> None:
         super().__init__()
-        tag = weights if weights and weights in _tags(name) else None
-        self.model = _from_architecture(dict(architecture)) if architecture else _from_name(name, tag)
-        self.tokenizer = _tokenizer(self.model.vocab_size, self.model.context_length)
+        tag = weights if weights and weights in pretrained_tags(name) else None
+        self.model: Any = clip_from_architecture(architecture) if architecture else model_from_name(name, tag)
+        self.tokenizer = clip_tokenizer(self.model.vocab_size, self.model.context_length)
         self.dense = dense
         self.taps = tuple(int(tap) for tap in taps)
         self.templates = _templates(templates)
@@ -252,44 +255,6 @@ def trainable_elements(parameter: nn.Parameter) -> int:
     return parameter.numel() - frozen
 
 
-def _tags(name: str | None) -> list[str]:
-    return open_clip.list_pretrained_tags_by_model(name) if name else []
-
-
-def _from_architecture(architecture: dict[str, Any]) -> open_clip.CLIP:
-    unknown = set(architecture) - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
-    if unknown:
-        raise UserError(f"clip architecture has the unknown key '{sorted(unknown)[0]}'")
-    return open_clip.CLIP(
-        architecture["embed_dim"],
-        dict(architecture["vision_cfg"]),
-        dict(architecture["text_cfg"]),
-        quick_gelu=bool(architecture.get("quick_gelu", False)),
-    )
-
-
-def _from_name(name: str | None, tag: str | None) -> open_clip.CLIP:
-    if name not in open_clip.list_models():
-        raise UserError(f"open_clip has no model '{name}'; see open_clip.list_models()")
-    root = logging.getLogger()
-    level = root.level
-    try:
-        if tag is not None:
-            root.setLevel(logging.CRITICAL)  # open_clip logs its own version of the error below
-        return open_clip.create_model(name, pretrained=tag)
-    except (OSError, RuntimeError) as error:
-        if tag is None:
-            raise
-        source = str((open_clip.get_pretrained_cfg(name, tag) or {}).get("hf_hub") or "its source").rstrip("/")
-        raise UserError(
-            f"the '{tag}' weights of open_clip model '{name}' cannot be downloaded ({type(error).__name__}); put "
-            f"'open_clip_model.safetensors' of the hub repository '{source}' into the Hugging Face cache, or give a "
-            f"local file as `weights=<path>`"
-        ) from error
-    finally:
-        root.setLevel(level)
-
-
 def _templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(templates, str):
         if templates not in TEMPLATES:
@@ -299,10 +264,3 @@ def _templates(templates: str | Sequence[str]) -> tuple[str, ...]:
         if template.count("{}") != 1:
             raise UserError(f"prompt template '{template}' must hold exactly one {{}} for the class name")
     return tuple(templates)
-
-
-@lru_cache(maxsize=8)
-def _tokenizer(vocab_size: int, context_length: int) -> open_clip.SimpleTokenizer:
-    """Parsing the list of merges takes longer than building a small model, and models only read their tokenizer."""
-    full = open_clip.SimpleTokenizer(context_length=context_length)
-    return full if vocab_size == full.vocab_size else ReducedTokenizer(vocab_size, context_length)

@@ -1,0 +1,359 @@
+"""Image-text models of open_clip (CLIP, CoCa), trained on captioned SAR or optical images by the product's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import open_clip
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from open_clip.loss import CoCaLoss
+from torch import Tensor, nn
+
+from mmovseg.checkpoint.contract import InputContract
+from mmovseg.checkpoint.load import load_weights
+from mmovseg.data.sample import ModelInput, Prediction
+from mmovseg.errors import UserError
+from mmovseg.layers.distributed import world_size
+from mmovseg.layers.norm import PixelNorm, SourceNorm
+from mmovseg.modeling.meta_arch.batching import batch_view
+from mmovseg.modeling.open_clip_models import (
+    clip_from_architecture,
+    clip_tokenizer,
+    coca_from_architecture,
+    model_from_name,
+    pretrained_tags,
+)
+from mmovseg.modeling.text.tokenizer import tokenize
+from mmovseg.projects.sartext.modeling.decoding import BeamSearch
+from mmovseg.projects.sartext.modeling.losses import TextAwareClipLoss, text_keys
+
+Kind = Literal["clip", "coca"]
+Reads = Literal["optical", "sar"]
+Tower = Literal["image", "text"]
+Answer = Literal["embedding", "caption", "answer"]
+
+_PRODUCT_PART = "model"
+_TEXTS_AT_ONCE = 256  # bounds the memory of a gallery's texts
+
+
+class ImageTextModel(nn.Module):
+    """Both towers of a CLIP, or those of a CoCa with its decoder, over one modality.
+
+    The weights lie below `model` under open_clip's names, so that ``tools/export_weights.py --part model`` writes a
+    file that `mmovseg.modeling.clip.OpenCLIPEncoder` (CLIP) and `weights` here read.
+
+    Args:
+        kind: ``clip`` or ``coca``.
+        norm: of the images, after `bands` were picked: three channels.
+        architecture: the model as data, with random weights; see `mmovseg.modeling.open_clip_models`.
+        name: instead, an architecture of open_clip, for example ``ViT-L-14-quickgelu`` or ``coca_ViT-L-14``.
+        weights: a tag of open_clip (``openai``), a file (a training's checkpoint, an exported part, or open_clip's own
+            state), or None for random weights.
+        modality: which raster of the sample is read, ``optical`` or ``sar``.
+        bands: channels of the raster to read, from 0, in order and possibly repeated: (0, 0, 0) is one SAR band as
+            grey. None = all.
+        contrastive_weight: of the contrastive loss; 0 leaves it out and trains the decoder alone with the towers.
+        caption_weight: of CoCa's caption loss; 0 leaves the decoder out, which then does not train.
+        shared_targets: count equal captions of a batch as positives of each other (`TextAwareClipLoss`). On by
+            default: captions from templates repeat.
+        locked: towers that do not train.
+        unlocked_layers: of locked towers, the last layers that train all the same (open_clip's groups).
+        answers: what inference gives: ``embedding`` (and those of the captions of the sample, if it has `captions`),
+            ``caption``, ``answer`` to the sample's `question`. The last two are CoCa's.
+        beams, max_length, min_length: of the texts that CoCa writes; None = as long as its context.
+        input_contract: what the model was trained to read, kept with its weights.
+
+    Raises:
+        UserError: an unknown kind, modality, tower or answer, a model of another kind, weights of another shape, or a
+            CLIP that is asked to write.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: Kind,
+        norm: PixelNorm | SourceNorm,
+        architecture: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        weights: str | None = None,
+        modality: Reads = "sar",
+        bands: Sequence[int] | None = None,
+        contrastive_weight: float = 1.0,
+        caption_weight: float = 1.0,
+        shared_targets: bool = True,
+        locked: Sequence[Tower] = (),
+        unlocked_layers: int = 0,
+        answers: Sequence[Answer] = ("embedding",),
+        beams: int = 6,
+        max_length: int | None = None,
+        min_length: int = 5,
+        input_contract: InputContract | None = None,
+    ) -> None:
+        super().__init__()
+        _check_choices(kind, modality, locked, answers, name, architecture)
+        self.kind, self.modality, self.norm = kind, modality, norm
+        self.bands = None if bands is None else tuple(bands)
+        self.contrastive_weight = float(contrastive_weight)
+        self.caption_weight = float(caption_weight) if kind == "coca" else 0.0
+        self.shared_targets, self.answers = shared_targets, tuple(answers)
+        self.beams, self.max_length, self.min_length = beams, max_length, min_length
+        self.input_contract = input_contract.to_dict() if input_contract is not None else None
+        tag = weights if weights and weights in pretrained_tags(name) else None
+        self.model: Any = _build(kind, architecture, name, tag)
+        if weights and tag is None:
+            load_weights(self.model, weights, part=_PRODUCT_PART)
+        text = self.model.text if kind == "coca" else self.model
+        self.tokenizer = clip_tokenizer(text.vocab_size, int(self.model.context_length))
+        self._choose_trained(locked, unlocked_layers)
+        ranks = dict(rank=dist.get_rank() if world_size() > 1 else 0, world_size=world_size())
+        self.contrastive = TextAwareClipLoss(local_loss=True, gather_with_grad=True, cache_labels=True, **ranks)
+        self.captioning = CoCaLoss(caption_loss_weight=self.caption_weight, clip_loss_weight=0.0, **ranks)
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def embed_dim(self) -> int:
+        """Length of the embeddings."""
+        return int(self.model.visual.output_dim)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels that the image tower reads; other images are resampled to it."""
+        height, width = self.model.visual.image_size
+        return int(height), int(width)
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Inverse temperature, 0-d."""
+        return self.model.logit_scale.exp()
+
+    def _choose_trained(self, locked: Sequence[Tower], unlocked_layers: int) -> None:
+        coca = self.kind == "coca"
+        if "image" in locked:
+            self.model.visual.lock(unlocked_groups=unlocked_layers)
+        if "text" in locked and coca:
+            self.model.text.lock(unlocked_layers=unlocked_layers)
+        elif "text" in locked:
+            self.model.lock_text_tower(unlocked_layers=unlocked_layers)
+        # Weights without a gradient would stop distributed training.
+        if coca and not self.caption_weight:
+            self.model.text_decoder.requires_grad_(False)
+        if not self.contrastive_weight:
+            if not self.caption_weight:
+                raise UserError("contrastive_weight and caption_weight are both 0, so there is nothing to train")
+            unused = [self.model.logit_scale, self.model.visual.proj]
+            unused += [self.model.text.text_projection, self.model.text.cls_emb, *self.model.text.ln_final.parameters()]
+            for parameter in unused:
+                parameter.requires_grad_(False)
+
+    # ------------------------------------------------------------------ embeddings
+
+    def encode_images(self, batched_inputs: Sequence[ModelInput]) -> Tensor:
+        """Return (N, D) unit-length embeddings.
+
+        Raises:
+            UserError: a sample lacks the raster, or has other channels than the model reads.
+        """
+        return self.model.encode_image(self.pixels(batched_inputs), normalize=True)
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return (T, D) unit-length embeddings of T sentences; what is over the context is cut, with a warning.
+
+        Raises:
+            UserError: a text is empty.
+        """
+        if not len(texts):
+            return self.model.logit_scale.new_zeros(0, self.embed_dim)
+        parts = [texts[start : start + _TEXTS_AT_ONCE] for start in range(0, len(texts), _TEXTS_AT_ONCE)]
+        return torch.cat([self.model.encode_text(self._tokens(part), normalize=True) for part in parts])
+
+    def pixels(self, batched_inputs: Sequence[ModelInput]) -> Tensor:
+        """Return (N, 3, H, W) normalised images of the size that the tower reads.
+
+        An image of another size is resampled as a whole, its sides apart: captions speak of all of it and of where
+        things are, so nothing may be cropped away.
+
+        Raises:
+            UserError: see `encode_images`.
+        """
+        key = "image" if self.modality == "optical" else "sar"
+        if not all(key in item for item in batched_inputs):
+            name = next(item.get("file_name", "?") for item in batched_inputs if key not in item)
+            raise UserError(f"sample '{name}' has no '{key}', which this {self.kind} model reads")
+        valid = "valid" if self.modality == "optical" else "sar_valid"
+        parts = [self._fitted(item, key, valid) for item in batched_inputs]
+        return torch.cat(parts)
+
+    def _fitted(self, item: ModelInput, key: str, valid: str) -> Tensor:
+        view = batch_view([item], key, valid, self.norm, 1, bands=self.bands)
+        assert view is not None
+        if view.x.shape[-2:] == self.image_size:
+            return view.x
+        return F.interpolate(view.x, size=self.image_size, mode="bicubic", antialias=True, align_corners=False)
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        for text in texts:
+            if not text.strip():
+                raise UserError("a caption is empty, and no model can read it")
+        return tokenize(self.tokenizer, texts).to(self.model.logit_scale.device)
+
+    # ------------------------------------------------------------------ training and inference
+
+    def forward(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor] | list[Prediction]:
+        """Train on the images and `caption`, or answer.
+
+        Returns:
+            In training ``loss_contrastive`` and, of a CoCa, ``loss_caption``: 0-d, already weighted. At inference one
+            dict an image: ``image_embedding`` (D,), ``text_embeddings`` (T, D) of its `captions`,
+            ``generated_caption`` and ``generated_answer``, as `answers` says.
+
+        Raises:
+            UserError: a sample lacks its image or caption.
+        """
+        if self.training:
+            return self._losses(batched_inputs)
+        return self._predictions(batched_inputs)
+
+    def _losses(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor]:
+        captions = [_caption_of(item) for item in batched_inputs]
+        images, tokens = self.pixels(batched_inputs), self._tokens(captions)
+        found: dict[str, Tensor] = {}
+        if self.kind == "coca" and self.caption_weight:
+            answer = self.model(images, tokens)
+            image, text = answer["image_features"], answer["text_features"]
+            _, found["loss_caption"] = self.captioning(image, text, answer["logits"], answer["labels"], None)
+        else:
+            image = self.model.encode_image(images, normalize=True)
+            text = self.model.encode_text(tokens, normalize=True)
+        if self.contrastive_weight:
+            # CLIP limits the temperature to 1/100 so that the softmax cannot collapse.
+            scale = self.logit_scale.clamp(max=100.0)
+            if self.shared_targets:
+                loss = self.contrastive.forward_with_keys(image, text, scale, text_keys(captions))
+            else:
+                loss = self.contrastive(image, text, scale)
+            found["loss_contrastive"] = self.contrastive_weight * loss
+        return found
+
+    def _predictions(self, batched_inputs: Sequence[ModelInput]) -> list[Prediction]:
+        outputs: list[Prediction] = [{} for _ in batched_inputs]
+        if "embedding" in self.answers:
+            for output, row in zip(outputs, self.encode_images(batched_inputs), strict=True):
+                output["image_embedding"] = row
+            self._add_texts(batched_inputs, outputs)
+        if "caption" in self.answers:
+            for output, text in zip(outputs, self.generate(batched_inputs), strict=True):
+                output["generated_caption"] = text
+        if "answer" in self.answers:
+            prompts = [_question_of(item) for item in batched_inputs]
+            for output, text in zip(outputs, self.generate(batched_inputs, prompts=prompts), strict=True):
+                output["generated_answer"] = text
+        return outputs
+
+    def _add_texts(self, batched_inputs: Sequence[ModelInput], outputs: Sequence[Prediction]) -> None:
+        captions = [list(item.get("captions", ())) for item in batched_inputs]
+        distinct = list(dict.fromkeys(text for texts in captions for text in texts))
+        if not distinct:
+            return
+        rows = dict(zip(distinct, self.encode_texts(distinct), strict=True))
+        for output, texts in zip(outputs, captions, strict=True):
+            if texts:
+                output["text_embeddings"] = torch.stack([rows[text] for text in texts])
+
+    # ------------------------------------------------------------------ writing
+
+    @torch.no_grad()
+    def generate(
+        self,
+        batched_inputs: Sequence[ModelInput],
+        *,
+        prompts: Sequence[str] | None = None,
+        num_beams: int | None = None,
+        max_length: int | None = None,
+        min_length: int | None = None,
+    ) -> list[str]:
+        """Write a text for every image by beam search.
+
+        Args:
+            batched_inputs: N samples.
+            prompts: N beginnings of the texts, for example questions; one that leaves less than half of the context to
+                its answer is cut. None = captions from the start.
+            num_beams, max_length, min_length: instead of the model's; the length counts start, prompt and end token,
+                and is limited to the context. `min_length` holds for captions; answers may be one word.
+
+        Returns:
+            N texts, without the prompt.
+
+        Raises:
+            UserError: the model is a CLIP, which writes nothing.
+        """
+        if self.kind != "coca":
+            raise UserError("a CLIP model has no decoder and writes no text; use a model of kind 'coca'")
+        context = int(self.model.context_length)
+        start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
+        search = BeamSearch(
+            start=start,
+            end=end,
+            beams=num_beams or self.beams,
+            max_length=min(max_length or self.max_length or context, context),
+            min_length=(self.min_length if prompts is None else 1) if min_length is None else min_length,
+        )
+        pixels = self.pixels(batched_inputs)
+        if prompts is None:
+            return [self._decoded(ids) for ids in search(self.model, pixels)]
+        begun = [[start, *self.tokenizer.encode(prompt)][: context // 2] for prompt in prompts]
+        texts = [""] * len(begun)
+        for length in sorted({len(ids) for ids in begun}):  # texts of one length go through the decoder together
+            chosen = [index for index, ids in enumerate(begun) if len(ids) == length]
+            given = torch.tensor([begun[index] for index in chosen], device=pixels.device)
+            for index, ids in zip(chosen, search(self.model, pixels[chosen], given), strict=True):
+                texts[index] = self._decoded(ids)
+        return texts
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode([token for token in ids if token])).strip()
+
+
+def _check_choices(
+    kind: str,
+    modality: str,
+    locked: Sequence[str],
+    answers: Sequence[str],
+    name: str | None,
+    architecture: Mapping[str, Any] | None,
+) -> None:
+    chosen = [("kind", kind, Kind), ("modality", modality, Reads)]
+    chosen += [("locked", tower, Tower) for tower in locked] + [("answers", answer, Answer) for answer in answers]
+    for key, value, allowed in chosen:
+        if value not in get_args(allowed):
+            raise UserError(f"image-text model: {key} is '{value}', expected one of {', '.join(get_args(allowed))}")
+    if (name is None) == (architecture is None):
+        raise UserError("image-text model: give either name or architecture")
+    if kind == "clip" and set(answers) - {"embedding"}:
+        raise UserError("a CLIP model has no decoder and writes no text; use a model of kind 'coca'")
+
+
+def _build(kind: Kind, architecture: Mapping[str, Any] | None, name: str | None, tag: str | None) -> nn.Module:
+    if architecture is not None:
+        return clip_from_architecture(architecture) if kind == "clip" else coca_from_architecture(architecture)
+    model = model_from_name(name, tag)
+    if not isinstance(model, open_clip.CoCa if kind == "coca" else open_clip.CLIP):
+        raise UserError(f"open_clip's '{name}' is a {type(model).__name__}, not a model of kind '{kind}'")
+    return model
+
+
+def _caption_of(item: ModelInput) -> str:
+    caption = item.get("caption")
+    if caption is None or not caption.strip():
+        raise UserError(f"sample '{item.get('file_name', '?')}' has no caption to train on")
+    return caption
+
+
+def _question_of(item: ModelInput) -> str:
+    question = item.get("question")
+    if question is None or not question.strip():
+        raise UserError(f"sample '{item.get('file_name', '?')}' has no question to answer")
+    return question
