@@ -13,5 +13,5 @@ model.encoder.freeze = True
 model.encoder.weights = "output/crossearth/gaps_cpt_xs/model_final.safetensors"
 dataloader = get_config("projects/CrossEarthSAR/configs/common/data_gaps.py").downstream
 
-train.max_iter = 200  # 200 it * 16 scenes / 1000 scenes = 3.2 epochs
+train.max_iter = 400  # 400 it * 8 scenes / 1000 scenes = 3.2 epochs
 train.output_dir = "output/crossearth/gaps_xs"

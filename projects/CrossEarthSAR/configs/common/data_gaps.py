@@ -30,7 +30,7 @@ def _train(dataset):
     mapper = L(OpticalSARMapper)(
         is_train=True, vocabulary=vocabulary, reader=_reader, geometry=[L(RandomFlip)()], modality="sar"
     )
-    return L(build_train_loader)(dataset=dataset, mapper=mapper, batch_size=16)
+    return L(build_train_loader)(dataset=dataset, mapper=mapper, batch_size=8)
 
 
 def _test(dataset):

@@ -17,8 +17,9 @@ model = L(SARSegmentor)(
     input_contract=_data.input_contract,
 )
 
-# As Rein, but for the rates: 3e-5 and 1e-4 are for a hundred times the steps.
-optimizer.base_lr = 1e-3
+# As Rein, but for the rate: its 1e-4 is for a hundred times the steps. Chosen on scenes of the source for validation,
+# over the frozen encoder: 40.1 mIoU with 1e-3 and 44.9 with 3e-3; many small steps serve the head better than few.
+optimizer.base_lr = 3e-3
 optimizer.weight_decay = 0.05
 optimizer.no_decay = ["*level_embed"]
 lr_multiplier.warmup_iters = 20
