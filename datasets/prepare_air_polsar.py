@@ -38,15 +38,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmovseg.data.datasets.sar_sets import COMPOSITE, POLARISATIONS
-from mmovseg.data.prepare import LabelCode, find_optional, index_by_stem, open_sources, read_split_list
+from mmovseg.data.prepare import LabelCode, find_optional, index_by_stem, open_download
 from mmovseg.data.prepare.sar_tiles import (
     SarTile,
     check_options,
     list_tiles,
     make_recipe,
     sar_parser,
+    split_by_options,
     split_tiles,
-    split_tiles_by_lists,
     write_splits,
 )
 from mmovseg.data.vocabulary import get_vocabulary
@@ -182,11 +182,8 @@ def argument_parser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_args(argv)
-    check_options(args)
-    root = args.output / "air_polsar"
+    args, root, roots = open_download(argument_parser(), argv, "air_polsar", check=check_options)
     recipe = make_recipe(args, label_code(args.label_order, args.tolerance), composites=_COMPOSITES)
-    roots = open_sources(args.source, root / ".unpacked")
     splits, how = find_tiles(roots, args.regions), "as published"
     if not splits:
         scenes = find_scenes(roots)
@@ -201,8 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             tiles, unit="tile", train_share=args.train_share, seed=args.seed, stratum=stratum.__getitem__
         )
     if args.train_list is not None:
-        lists = {"train": read_split_list(args.train_list), "test": read_split_list(args.test_list)}
-        splits, how = split_tiles_by_lists([tile for part in splits.values() for tile in part], lists), "lists"
+        splits, how = split_by_options([tile for part in splits.values() for tile in part], args), "lists"
     facts = {"script": "prepare_air_polsar", "split": how, "tolerance": args.tolerance, "order": args.label_order}
     print(write_splits(splits, root, recipe, args, made_by=facts))
     if any(tile.stem.startswith(f"{UNKNOWN_SCENE}_") for part in splits.values() for tile in part):

@@ -37,7 +37,7 @@ from mmovseg.data.prepare import (
     choose_split,
     find_folder,
     find_optional,
-    open_sources,
+    open_download,
     pair_files,
     pair_jobs,
     prepare_dataset,
@@ -134,8 +134,7 @@ def argument_parser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_args(argv)
-    roots = open_sources(args.source, args.output / ".unpacked_ddhr")
+    args, _, roots = open_download(argument_parser(), argv, "", unpacked=".unpacked_ddhr")
     recipe = PairRecipe(
         label_code("ddhr_sk"),
         cloud_folders={"varied": ("optical_cloud", "cloud", "shadow")},

@@ -25,14 +25,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmovseg.data.prepare import LabelCode, find_folder, find_optional, open_sources, pair_files, read_split_list
+from mmovseg.data.prepare import LabelCode, find_folder, find_optional, open_download, pair_files
 from mmovseg.data.prepare.sar_tiles import (
     check_options,
     list_tiles,
     make_recipe,
     sar_parser,
-    split_tiles,
-    split_tiles_by_lists,
+    split_by_options,
     write_splits,
 )
 from mmovseg.data.vocabulary import get_vocabulary
@@ -91,14 +90,17 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@exit_on_user_error
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_args(argv)
+def check_regions(args: argparse.Namespace) -> None:
+    """Refuse options that make no sense, lists of more than one region too."""
     check_options(args)
     if args.train_list is not None and len(args.regions or REGIONS) > 1:
         raise UserError("--train-list and --test-list are of one region; say which with --regions")
-    roots = open_sources(args.source, args.output / ".unpacked_ddhr")
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; `argv` None takes that of the process."""
+    args, _, roots = open_download(argument_parser(), argv, "", check=check_regions, unpacked=".unpacked_ddhr")
     done = False
     for region in args.regions or REGIONS:
         pairs = find_region(roots, region, getattr(args, f"{region}_folder"))
@@ -109,12 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"ddhr_{region}: not in the source ({looked})")
             continue
         order = getattr(args, f"{region}_label_order")
-        tiles = list_tiles(pairs, tile_size=args.tile_size)
-        if args.train_list is not None:
-            lists = {"train": read_split_list(args.train_list), "test": read_split_list(args.test_list)}
-            splits = split_tiles_by_lists(tiles, lists)
-        else:
-            splits = split_tiles(tiles, train_share=args.train_share, rounding="up", seed=args.seed)
+        splits = split_by_options(list_tiles(pairs, tile_size=args.tile_size), args, rounding="up")
         facts = {"script": "prepare_ddhr_sar", "label_order": order, "unlabelled": args.unlabelled}
         recipe = make_recipe(args, label_code(order, args.unlabelled))
         print(write_splits(splits, args.output / f"ddhr_{region}", recipe, args, made_by=facts))

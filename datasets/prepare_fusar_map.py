@@ -24,14 +24,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmovseg.data.prepare import LabelCode, find_folder, index_by_stem, open_sources, read_split_list
+from mmovseg.data.prepare import LabelCode, find_folder, index_by_stem, open_download
 from mmovseg.data.prepare.sar_tiles import (
     check_options,
     list_tiles,
     make_recipe,
     sar_parser,
-    split_tiles,
-    split_tiles_by_lists,
+    split_by_options,
     write_splits,
 )
 from mmovseg.data.vocabulary import get_vocabulary
@@ -72,19 +71,10 @@ def argument_parser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_args(argv)
-    check_options(args)
-    root = args.output / "fusar_map"
+    args, root, roots = open_download(argument_parser(), argv, "fusar_map", check=check_options)
     code = LabelCode(colors={color: id_ for id_, color in enumerate(_VOCABULARY.colors)}, tolerance=args.tolerance)
-    tiles = list_tiles(find_images(open_sources(args.source, root / ".unpacked")), tile_size=args.tile_size)
-    if args.train_list is not None:
-        lists = {
-            split: [_KIND.sub("", name) for name in read_split_list(path)]
-            for split, path in (("train", args.train_list), ("test", args.test_list))
-        }
-        splits = split_tiles_by_lists(tiles, lists)
-    else:
-        splits = split_tiles(tiles, train_share=args.train_share, seed=args.seed)
+    tiles = list_tiles(find_images(roots), tile_size=args.tile_size)
+    splits = split_by_options(tiles, args, rename=lambda name: _KIND.sub("", name))
     facts = {"script": "prepare_fusar_map", "tolerance": args.tolerance}
     print(write_splits(splits, root, make_recipe(args, code), args, made_by=facts))
 

@@ -40,7 +40,7 @@ from mmovseg.data.prepare import (
     TileJob,
     find_folder,
     find_optional,
-    open_sources,
+    open_download,
     pair_files,
     pair_jobs,
     prepare_dataset,
@@ -140,9 +140,7 @@ def argument_parser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_args(argv)
-    root = args.output / "oem"
-    roots = open_sources(args.source, root / ".unpacked")
+    args, root, roots = open_download(argument_parser(), argv, "oem")
     recipe = PairRecipe(
         CODE,
         cloud_folders={kind: (f"optical_{kind}", f"cloud_{kind}", f"shadow_{kind}") for kind in args.kinds},

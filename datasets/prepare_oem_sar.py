@@ -23,15 +23,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmovseg.data.prepare import LabelCode, find_folder, open_sources, pair_files, read_split_list
+from mmovseg.data.prepare import LabelCode, find_folder, open_download, pair_files
 from mmovseg.data.prepare.sar_tiles import (
     SPLIT_UNITS,
     check_options,
     list_tiles,
     make_recipe,
     sar_parser,
-    split_tiles,
-    split_tiles_by_lists,
+    split_by_options,
     write_splits,
 )
 from mmovseg.data.vocabulary import get_vocabulary
@@ -69,15 +68,8 @@ def argument_parser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_args(argv)
-    check_options(args)
-    root = args.output / "oem_sar"
-    tiles = list_tiles(find_images(open_sources(args.source, root / ".unpacked")), tile_size=args.tile_size)
-    if args.train_list is not None:
-        lists = {"train": read_split_list(args.train_list), "test": read_split_list(args.test_list)}
-        splits = split_tiles_by_lists(tiles, lists)
-    else:
-        splits = split_tiles(tiles, unit=args.split_by, train_share=args.train_share, seed=args.seed)
+    args, root, roots = open_download(argument_parser(), argv, "oem_sar", check=check_options)
+    splits = split_by_options(list_tiles(find_images(roots), tile_size=args.tile_size), args, unit=args.split_by)
     facts = {"script": "prepare_oem_sar", "split_by": args.split_by}
     print(write_splits(splits, root, make_recipe(args, CODE), args, made_by=facts))
 

@@ -35,7 +35,7 @@ from mmovseg.data.datasets.ombria_facts import (
     missing_mask,
     write_places,
 )
-from mmovseg.data.prepare import LabelCode, Layer, TileJob, open_sources, prepare_dataset, prepare_parser, read_layer
+from mmovseg.data.prepare import LabelCode, Layer, TileJob, open_download, prepare_dataset, prepare_parser, read_layer
 from mmovseg.data.sample import IGNORE_LABEL
 from mmovseg.errors import UserError, exit_on_user_error
 
@@ -141,9 +141,8 @@ def measure(root: Path) -> list[PlaceFacts]:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
-    args = prepare_parser(__doc__).parse_args(argv)
-    root = args.output / "ombria"
-    splits = list_places(open_sources(args.source, root / ".unpacked"))
+    args, root, roots = open_download(prepare_parser(__doc__), argv, "ombria")
+    splits = list_places(roots)
     jobs = [
         TileJob(split, place, _PARTS, partial(make_tile, files))
         for split, places in splits.items()

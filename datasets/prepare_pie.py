@@ -35,7 +35,7 @@ from mmovseg.data.prepare import (
     choose_split,
     find_folder,
     find_optional,
-    open_sources,
+    open_download,
     pair_files,
     pair_jobs,
     prepare_dataset,
@@ -113,9 +113,7 @@ def argument_parser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_args(argv)
-    root = args.output / "pie"
-    roots = open_sources(args.source, root / ".unpacked")
+    args, root, roots = open_download(argument_parser(), argv, "pie")
     recipe = PairRecipe(
         CODE,
         cloud_folders={"varied": ("optical_cloud", "cloud", "shadow")},

@@ -42,7 +42,7 @@ from mmovseg.data.prepare import (
     TileJob,
     find_folder,
     index_by_stem,
-    open_sources,
+    open_download,
     prepare_dataset,
     prepare_parser,
     read_layer,
@@ -225,9 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--sar-unit", choices=("db", "linear"), default="db", help="unit of the SAR files (default: db)"
     )
-    args = parser.parse_args(argv)
-    root = args.output / "spacenet6"
-    roots = open_sources(args.source, root / ".unpacked")
+    args, root, roots = open_download(parser, argv, "spacenet6")
     folders = {
         "SAR": find_folder(roots, "SAR-Intensity", what="the SAR tiles"),
         "optical": find_folder(roots, "PS-RGB", what="the optical tiles"),

@@ -23,14 +23,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmovseg.data.prepare import LabelCode, find_folder, find_optional, open_sources, pair_files, read_split_list
+from mmovseg.data.prepare import LabelCode, find_folder, find_optional, open_download, pair_files
 from mmovseg.data.prepare.sar_tiles import (
     SarTile,
     check_options,
     list_tiles,
     make_recipe,
     sar_parser,
-    split_tiles,
+    split_by_options,
     split_tiles_by_lists,
     write_splits,
 )
@@ -78,10 +78,9 @@ def split_scenes(
         UserError: neither lists nor the division were found and no random split was asked for, or they do not fit.
     """
     if args.train_list is not None:
-        lists = {"train": read_split_list(args.train_list), "test": read_split_list(args.test_list)}
-        return split_tiles_by_lists(tiles, lists), "lists"
+        return split_by_options(tiles, args), "lists"
     if args.random_split:
-        return split_tiles(tiles, train_share=args.train_share, seed=args.seed), "drawn"
+        return split_by_options(tiles, args), "drawn"
     division = args.division or find_optional(roots, DIVISION, what="the division", file=True)
     if division is None:
         raise UserError(
@@ -102,10 +101,7 @@ def argument_parser() -> argparse.ArgumentParser:
 @exit_on_user_error
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; `argv` None takes that of the process."""
-    args = argument_parser().parse_args(argv)
-    check_options(args)
-    root = args.output / "whu_opt_sar"
-    roots = open_sources(args.source, root / ".unpacked")
+    args, root, roots = open_download(argument_parser(), argv, "whu_opt_sar", check=check_options)
     folders = {role: find_folder(roots, *names, what=f"the {role} rasters") for role, names in _FOLDERS.items()}
     splits, how = split_scenes(list_tiles(pair_files(folders), tile_size=args.tile_size), roots, args)
     facts = {"script": "prepare_whu_opt_sar", "split": how}

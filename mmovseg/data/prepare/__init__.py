@@ -7,6 +7,7 @@ from mmovseg.data.prepare.cli import prepare_parser
 from mmovseg.data.prepare.cloud import add_clouds
 from mmovseg.data.prepare.jobs import TileJob, prepare_dataset
 from mmovseg.data.prepare.labels import LabelCode
+from mmovseg.data.prepare.opening import open_download
 from mmovseg.data.prepare.pairs import (
     CLOUD_GENERATORS,
     PairRecipe,
@@ -31,6 +32,7 @@ __all__ = [
     "find_folder",
     "find_optional",
     "index_by_stem",
+    "open_download",
     "open_sources",
     "pair_files",
     "pair_jobs",

@@ -20,7 +20,7 @@ from mmovseg.data.prepare.cli import prepare_parser
 from mmovseg.data.prepare.jobs import TileJob, prepare_dataset
 from mmovseg.data.prepare.labels import LabelCode
 from mmovseg.data.prepare.rasters import Layer, read_layer, read_size
-from mmovseg.data.prepare.splits import split_by_share
+from mmovseg.data.prepare.splits import read_split_list, split_by_share
 from mmovseg.data.prepare.tiling import EdgeRule, Tile, tile_grid
 from mmovseg.errors import UserError
 
@@ -193,6 +193,33 @@ def split_tiles_by_lists(tiles: Sequence[SarTile], lists: Mapping[str, Iterable[
         if split:
             splits[split].append(tile)
     return splits
+
+
+def split_by_options(
+    tiles: Sequence[SarTile],
+    args: argparse.Namespace,
+    *,
+    unit: SplitUnit = "image",
+    rounding: Literal["up", "down"] = "down",
+    rename: Callable[[str], str] = str,
+) -> dict[str, list[SarTile]]:
+    """Split as the options of `sar_parser` ask for: by ``--train-list`` and ``--test-list``, else drawn.
+
+    Args:
+        tiles: all.
+        args: the options.
+        unit: see `split_tiles`.
+        rounding: see `split_tiles`.
+        rename: name in a list -> name of a tile or an image here.
+
+    Raises:
+        UserError: a list is unreadable or does not fit (`split_tiles_by_lists`).
+    """
+    if args.train_list is None:
+        return split_tiles(tiles, unit=unit, train_share=args.train_share, rounding=rounding, seed=args.seed)
+    files = {"train": args.train_list, "test": args.test_list}
+    lists = {split: [rename(name) for name in read_split_list(path)] for split, path in files.items()}
+    return split_tiles_by_lists(tiles, lists)
 
 
 def sar_parser(description: str | None, *, tile_size: int = 512) -> argparse.ArgumentParser:
