@@ -60,6 +60,7 @@ class DatasetDict(TypedDict, total=False):
     `annotations`: objects in boxes, for detection; an empty list says that there is none.
     `label`: class of the whole image, counted from 0, or one 0 or 1 a class where an image can be of several.
     `label_file_name`: NumPy file that holds the latter.
+    `question`, `answer`, `question_type`: of an image that is asked about; its `image_id` is then not unique.
     """
 
     file_name: str
@@ -82,6 +83,9 @@ class DatasetDict(TypedDict, total=False):
     label: int | list[int]
     label_file_name: str
     annotations: list[BoxAnnotation]
+    question: str
+    answer: str
+    question_type: str
 
 
 @dataclass
@@ -127,6 +131,9 @@ class ModelInput(TypedDict, total=False):
     caption: one sentence (image-text training only).
     captions: all sentences of the image (evaluation of image-text models only).
     question: to be answered from the image (visual question answering only).
+    answer, question_type: the true answer, and the kind of question that it is reported under.
+    task: what an image-text model is asked for: ``embedding``, ``caption`` or ``answer``. Absent = an answer where
+        there is a `question`, else embeddings.
     view: which of the views that the mapper limits an image to (training with `views` only).
     teacher_features: what a frozen teacher says of the clear view, from `mmovseg.data.features`: a map (C, h, w) a
         level (``block4``, ...) and, where the teacher has them, ``global`` with one (C,) a level; float16 or float32.
@@ -153,6 +160,9 @@ class ModelInput(TypedDict, total=False):
     caption: str
     captions: list[str]
     question: str
+    answer: str
+    question_type: str
+    task: str
     view: int
     source: str
     paired: bool
