@@ -107,13 +107,13 @@ class Lexicon:
     def for_classes(self, names: Iterable[str]) -> Lexicon:
         """Return the lexicon with the nouns of these classes.
 
-        A class that the lexicon does not know goes by its own name. A synonym that two of the classes could share is
-        used by neither; a class always keeps its first form.
+        "Background" and the like get none. A class that the lexicon does not know goes by its own name. A synonym
+        that two of the classes could share is used by neither; a class always keeps its first form.
 
         Raises:
             UserError: two classes go by the same first form.
         """
-        nouns = {name: self._noun(name) for name in dict.fromkeys(names)}
+        nouns = {name: self._noun(name) for name in dict.fromkeys(names) if self.is_named(name)}
         firsts: dict[str, str] = {}
         for name, noun in nouns.items():
             for form in _first_forms(noun):

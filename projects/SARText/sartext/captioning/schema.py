@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
-from mmovseg.checkpoint.save import atomic_write
+from mmovseg.atomic import atomic_write
 from mmovseg.data.sample import DatasetDict
 from mmovseg.errors import UserError
 
