@@ -10,8 +10,8 @@ A table is a JSON file below ``configs/tables``. Its keys:
                   ``metrics`` of their report, which are then the columns of the CSV too
     ``decimals``  digits after the point of a metric, 1 for those not named
     ``unit``      said in the heading, "percent" if left out
-    ``report``    which report of an evaluation is read: ``segmentation`` (default), ``encoder``, ``classification`` or
-                  ``detection``
+    ``report``    which report of an evaluation is read: one of `REPORTS`, ``segmentation`` if left out
+    ``reports``   ``{loader: report}`` for loaders whose report is another one; not with segmentation
     ``loaders``   names of the config's test loaders, whose reports make one row; each metric then begins with the name
                   of its loader and a space. For segmentation: names of their evaluators' data sets; a metric is one of
                   `METRICS`, ``IoU-<class>``, or a key under ``metrics`` of the report
@@ -46,11 +46,11 @@ from mmovseg.errors import UserError
 
 METRICS = ("mIoU", "mIoU-seen", "mIoU-unseen", "hIoU")
 CLASS_METRIC = "IoU-"
-REPORTS = ("segmentation", "encoder", "classification", "detection")
+REPORTS = ("segmentation", "encoder", "classification", "detection", "retrieval", "captioning", "vqa")
 
 _TABLE_KEYS = {
     *("title", "seeds", "runs", "reported", "means", "parts"),
-    *("metrics", "decimals", "unit", "report", "loaders", "averages", "grid", "results", "output"),
+    *("metrics", "decimals", "unit", "report", "reports", "loaders", "averages", "grid", "results", "output"),
 }
 _RUN_KEYS = {
     *("name", "label", "config", "evaluate", "overrides"),
@@ -87,6 +87,7 @@ def read_table(path: str | Path) -> dict[str, Any]:
             "decimals": dict(content.get("decimals", {})),
             "unit": str(content.get("unit", "percent")),
             "report": str(content.get("report", "segmentation")),
+            "reports": {loader: str(kind) for loader, kind in content.get("reports", {}).items()},
             "loaders": list(content.get("loaders", ())),
             "averages": {name: list(metrics) for name, metrics in content.get("averages", {}).items()},
             "grid": dict(content.get("grid", {})),
@@ -166,7 +167,7 @@ def _check_metrics(table: Mapping[str, Any], content: Mapping[str, Any], path: s
         raise UserError(f"table '{path}': report '{table['report']}' must be one of {', '.join(REPORTS)}")
     if table["report"] != "segmentation" and not content.get("metrics"):
         raise UserError(f"table '{path}' reads reports of kind '{table['report']}' and has to name its 'metrics'")
-    if table["loaders"]:
+    if table["loaders"] or table["reports"]:
         _check_loaders(table, path)
     of_one_report = table["report"] == "segmentation" and not table["loaders"]
     for metric in table["metrics"] if of_one_report else ():
@@ -196,6 +197,12 @@ def _check_loaders(table: Mapping[str, Any], path: str) -> None:
     for name in table["loaders"]:
         if not name or " " in name or table["loaders"].count(name) > 1:
             raise UserError(f"table '{path}': loader '{name}' must be one word, named once")
+    for name, kind in table["reports"].items():
+        if name not in table["loaders"] or "segmentation" in (kind, table["report"]) or kind not in REPORTS:
+            raise UserError(
+                f"table '{path}': report '{kind}' of '{name}' must be one of {', '.join(REPORTS[1:])}, of one of its "
+                "loaders, in a table that is not of segmentation"
+            )
     for metric in table["metrics"]:
         if metric.split(" ")[0] not in table["loaders"]:
             raise UserError(

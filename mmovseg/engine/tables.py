@@ -197,7 +197,8 @@ class _Sitting:
         if self.of_segmentation:
             patterns = [f"eval/{name}/{modality}-*" for name in map(safe_name, loaders)] or [f"eval/*/{modality}-*"]
         else:
-            patterns = [f"eval/*/{kind}-{safe_name(name)}" for name in loaders] or [f"eval/*/{kind}"]
+            kinds = self.table.get("reports", {})
+            patterns = [f"eval/*/{kinds.get(name, kind)}-{safe_name(name)}" for name in loaders] or [f"eval/*/{kind}"]
         for file in (file for pattern in patterns for file in folder.glob(f"{pattern}/result.json")):
             file.unlink()  # of a sitting that was stopped
         train_main([*argv, *(["--modality", modality] if self.of_segmentation else [])])

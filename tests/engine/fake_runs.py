@@ -31,7 +31,8 @@ class FakeRuns:
     """Call it like `train_main`.
 
     scores: by config, 40 for others. stop_after: calls, then it is interrupted. kind: of reports that are not of
-    segmentation. loaders: names of several test loaders, of which the second has 1 more than the first, and so on.
+    segmentation; kinds: by loader, of those that have another. loaders: names of several test loaders, of which the
+    second has 1 more than the first, and so on.
     """
 
     def __init__(self):
@@ -41,6 +42,7 @@ class FakeRuns:
         self.scores = {}
         self.stop_after = None
         self.kind = "encoder"
+        self.kinds = {}
         self.loaders = ()
 
     def __call__(self, argv):
@@ -73,7 +75,9 @@ class FakeRuns:
                 report = {**segmentation_report(score + number), "dataset": name, "metrics": metrics}
                 write_report(folder / "eval" / name / f"{modality}-clean", report)
             return
-        for number, name in enumerate([f"{self.kind}-{name}" for name in self.loaders] or [self.kind]):
+        for number, name in enumerate(
+            [f"{self.kinds.get(name, self.kind)}-{name}" for name in self.loaders] or [self.kind]
+        ):
             metrics = {"R@1": score + number, "CKA": 0.12345, "none": None}
             write_report(
                 folder / "eval" / "d" / name, {"metrics": metrics, "dataset": "d", "provenance": {"images": 7}}

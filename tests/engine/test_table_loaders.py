@@ -127,6 +127,15 @@ def test_reports_of_other_kinds_have_their_own_folder(kind, runs, tmp_path):
     assert tables.to_markdown(table, [row]).startswith("| setting | R@1 | seeds |")
 
 
+def test_each_loader_may_have_a_report_of_its_own_kind(runs, tmp_path):
+    table = read(tmp_path, {**TABLE, "reports": {"optical": "captioning"}, "seeds": [0], "runs": TABLE["runs"][:1]})
+    with pytest.raises(UserError, match=r"wrote no report '.*eval/\*/captioning-optical/result.json'"):
+        tables.fill_table(table, tmp_path / "t.csv", tmp_path / "runs")
+    runs.kinds = {"optical": "captioning"}
+    (row,) = tables.fill_table(table, tmp_path / "t.csv", tmp_path / "runs")
+    assert (row["sar R@1"], row["optical R@1"]) == ("40.0000", "41.0000")
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
@@ -147,6 +156,8 @@ def test_reports_of_other_kinds_have_their_own_folder(kind, runs, tmp_path):
             "must begin with the name of a loader: sar, optical",
         ),
         ({"report": "detection", "metrics": []}, "reports of kind 'detection' and has to name its 'metrics'"),
+        ({"reports": {"east": "vqa"}}, "report 'vqa' of 'east' must be one of encoder, .*, of one of its loaders"),
+        ({"reports": {"sar": "answers"}}, "report 'answers' of 'sar' must be one of encoder"),
         ({"report": "captions"}, "report 'captions' must be one of segmentation, encoder, classification, detection"),
     ],
 )

@@ -33,8 +33,6 @@ from mmovseg.projects.sartext.modeling.losses import TextAwareClipLoss, text_key
 Kind = Literal["clip", "coca"]
 Reads = Literal["optical", "sar"]
 Tower = Literal["image", "text"]
-Answer = Literal["embedding", "caption", "answer"]
-
 _PRODUCT_PART = "model"
 _TEXTS_AT_ONCE = 256  # bounds the memory of a gallery's texts
 
@@ -61,14 +59,12 @@ class ImageTextModel(nn.Module):
             default: captions from templates repeat.
         locked: towers that do not train.
         unlocked_layers: of locked towers, the last layers that train all the same (open_clip's groups).
-        answers: what inference gives: ``embedding`` (and those of the captions of the sample, if it has `captions`),
-            ``caption``, ``answer`` to the sample's `question`. The last two are CoCa's.
         beams, max_length, min_length: of the texts that CoCa writes; None = as long as its context.
         input_contract: what the model was trained to read, kept with its weights.
 
     Raises:
-        UserError: an unknown kind, modality, tower or answer, a model of another kind, weights of another shape, or a
-            CLIP that is asked to write.
+        UserError: an unknown kind, modality or tower, a model of another kind, weights of another shape, or nothing to
+            train.
     """
 
     def __init__(
@@ -86,19 +82,18 @@ class ImageTextModel(nn.Module):
         shared_targets: bool = True,
         locked: Sequence[Tower] = (),
         unlocked_layers: int = 0,
-        answers: Sequence[Answer] = ("embedding",),
         beams: int = 6,
         max_length: int | None = None,
         min_length: int = 5,
         input_contract: InputContract | None = None,
     ) -> None:
         super().__init__()
-        _check_choices(kind, modality, locked, answers, name, architecture)
+        _check_choices(kind, modality, locked, name, architecture)
         self.kind, self.modality, self.norm = kind, modality, norm
         self.bands = None if bands is None else tuple(bands)
         self.contrastive_weight = float(contrastive_weight)
         self.caption_weight = float(caption_weight) if kind == "coca" else 0.0
-        self.shared_targets, self.answers = shared_targets, tuple(answers)
+        self.shared_targets = shared_targets
         self.beams, self.max_length, self.min_length = beams, max_length, min_length
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
         tag = weights if weights and weights in pretrained_tags(name) else None
@@ -207,15 +202,18 @@ class ImageTextModel(nn.Module):
 
         Returns:
             In training ``loss_contrastive`` and, of a CoCa, ``loss_caption``: 0-d, already weighted. At inference one
-            dict an image: ``image_embedding`` (D,), ``text_embeddings`` (T, D) of its `captions`,
-            ``generated_caption`` and ``generated_answer``, as `answers` says.
+            dict an image, by the sample's `task`: ``image_embedding`` (D,) and, if it has `captions`,
+            ``text_embeddings`` (T, D); or ``generated_caption``; or ``generated_answer`` to its `question`.
 
         Raises:
-            UserError: a sample lacks its image or caption.
+            UserError: a sample lacks its image, caption or question, a batch mixes tasks, or a CLIP is to write.
         """
         if self.training:
             return self._losses(batched_inputs)
-        return self._predictions(batched_inputs)
+        tasks = {item.get("task", "answer" if "question" in item else "embedding") for item in batched_inputs}
+        if len(tasks) > 1:
+            raise UserError(f"the samples of a batch ask for {' and '.join(sorted(tasks))}; batch them apart")
+        return self._predictions(batched_inputs, tasks.pop())
 
     def _losses(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor]:
         captions = [_caption_of(item) for item in batched_inputs]
@@ -238,19 +236,16 @@ class ImageTextModel(nn.Module):
             found["loss_contrastive"] = self.contrastive_weight * loss
         return found
 
-    def _predictions(self, batched_inputs: Sequence[ModelInput]) -> list[Prediction]:
-        outputs: list[Prediction] = [{} for _ in batched_inputs]
-        if "embedding" in self.answers:
-            for output, row in zip(outputs, self.encode_images(batched_inputs), strict=True):
-                output["image_embedding"] = row
-            self._add_texts(batched_inputs, outputs)
-        if "caption" in self.answers:
-            for output, text in zip(outputs, self.generate(batched_inputs), strict=True):
-                output["generated_caption"] = text
-        if "answer" in self.answers:
+    def _predictions(self, batched_inputs: Sequence[ModelInput], task: str) -> list[Prediction]:
+        if task == "caption":
+            return [{"generated_caption": text} for text in self.generate(batched_inputs)]
+        if task == "answer":
             prompts = [_question_of(item) for item in batched_inputs]
-            for output, text in zip(outputs, self.generate(batched_inputs, prompts=prompts), strict=True):
-                output["generated_answer"] = text
+            return [{"generated_answer": text} for text in self.generate(batched_inputs, prompts=prompts)]
+        if task != "embedding":
+            raise UserError(f"the task of a sample is '{task}', expected one of embedding, caption, answer")
+        outputs: list[Prediction] = [{"image_embedding": row} for row in self.encode_images(batched_inputs)]
+        self._add_texts(batched_inputs, outputs)
         return outputs
 
     def _add_texts(self, batched_inputs: Sequence[ModelInput], outputs: Sequence[Prediction]) -> None:
@@ -321,19 +316,16 @@ def _check_choices(
     kind: str,
     modality: str,
     locked: Sequence[str],
-    answers: Sequence[str],
     name: str | None,
     architecture: Mapping[str, Any] | None,
 ) -> None:
     chosen = [("kind", kind, Kind), ("modality", modality, Reads)]
-    chosen += [("locked", tower, Tower) for tower in locked] + [("answers", answer, Answer) for answer in answers]
+    chosen += [("locked", tower, Tower) for tower in locked]
     for key, value, allowed in chosen:
         if value not in get_args(allowed):
             raise UserError(f"image-text model: {key} is '{value}', expected one of {', '.join(get_args(allowed))}")
     if (name is None) == (architecture is None):
         raise UserError("image-text model: give either name or architecture")
-    if kind == "clip" and set(answers) - {"embedding"}:
-        raise UserError("a CLIP model has no decoder and writes no text; use a model of kind 'coca'")
 
 
 def _build(kind: Kind, architecture: Mapping[str, Any] | None, name: str | None, tag: str | None) -> nn.Module:
