@@ -150,6 +150,46 @@ def test_equal_captions_share_their_target():
     assert float(loss) >= float(torch.tensor(3.0).log()) - 1e-6
 
 
+def test_of_a_question_with_its_answer_only_the_answer_is_learned():
+    model = make("coca", contrastive_weight=0.0)
+    items = inputs(["is it a ship? yes", "two ships"])
+    items[0]["question"] = "is it a ship?"
+    asked = len(model.tokenizer.encode("is it a ship?"))
+    answer = model.model(model.pixels(items), model._tokens([item["caption"] for item in items]))
+    labels = answer["labels"].clone()
+    labels[0, :asked] = 0
+    expected = F.cross_entropy(answer["logits"].permute(0, 2, 1), labels, ignore_index=0)
+    torch.testing.assert_close(model(items)["loss_caption"], expected)
+    whole = make("coca", contrastive_weight=0.0, learn_questions=True)
+    expected = F.cross_entropy(answer["logits"].permute(0, 2, 1), answer["labels"], ignore_index=0)
+    torch.testing.assert_close(whole(items)["loss_caption"], expected)
+    items[0]["question"] = "is it the sea?"
+    with pytest.raises(UserError, match="'0.tif': its caption does not begin with its question"):
+        model(items)
+
+
+def test_a_long_question_is_cut_and_its_answer_is_still_learned_and_asked_for_alike():
+    model = make("coca")
+    question = "is there a ship or a bridge or a pier or the sea?"
+    items = inputs([f"{question} yes"], question=question)
+    tokens, given = model._training_tokens(items, [items[0]["caption"]])
+    ids = model.tokenizer.encode(question)[:7]
+    answer = model.tokenizer.encode("yes")
+    end = [model.tokenizer.sot_token_id, model.tokenizer.eot_token_id]
+    assert tokens[0].tolist() == [end[0], *ids, *answer, end[1], *[0] * (16 - 9 - len(answer))]
+    assert given.tolist() == [7]
+    seen = []
+
+    def search(images, prompts):
+        seen.append(prompts.tolist())
+        return [[]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BeamSearch, "__call__", lambda self, model, images, prompts=None: search(images, prompts))
+        model.eval().generate(items, prompts=[question])
+    assert seen == [[[end[0], *ids]]]
+
+
 def test_the_temperature_is_limited():
     model = make()
     with torch.no_grad():

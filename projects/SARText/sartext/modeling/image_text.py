@@ -55,6 +55,8 @@ class ImageTextModel(nn.Module):
             grey. None = all.
         contrastive_weight: of the contrastive loss; 0 leaves it out and trains the decoder alone with the towers.
         caption_weight: of CoCa's caption loss; 0 leaves the decoder out, which then does not train.
+        learn_questions: whether the decoder also learns to write the `question` with which a caption begins, where a
+            training sample has one. Off by default: it is always given, and only the answer has to be written.
         shared_targets: count equal captions of a batch as positives of each other (`TextAwareClipLoss`). On by
             default: captions from templates repeat.
         locked: towers that do not train.
@@ -79,6 +81,7 @@ class ImageTextModel(nn.Module):
         bands: Sequence[int] | None = None,
         contrastive_weight: float = 1.0,
         caption_weight: float = 1.0,
+        learn_questions: bool = False,
         shared_targets: bool = True,
         locked: Sequence[Tower] = (),
         unlocked_layers: int = 0,
@@ -93,7 +96,7 @@ class ImageTextModel(nn.Module):
         self.bands = None if bands is None else tuple(bands)
         self.contrastive_weight = float(contrastive_weight)
         self.caption_weight = float(caption_weight) if kind == "coca" else 0.0
-        self.shared_targets = shared_targets
+        self.learn_questions, self.shared_targets = learn_questions, shared_targets
         self.beams, self.max_length, self.min_length = beams, max_length, min_length
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
         tag = weights if weights and weights in pretrained_tags(name) else None
@@ -217,12 +220,17 @@ class ImageTextModel(nn.Module):
 
     def _losses(self, batched_inputs: Sequence[ModelInput]) -> dict[str, Tensor]:
         captions = [_caption_of(item) for item in batched_inputs]
-        images, tokens = self.pixels(batched_inputs), self._tokens(captions)
+        images = self.pixels(batched_inputs)
+        tokens, given = self._training_tokens(batched_inputs, captions)
         found: dict[str, Tensor] = {}
         if self.kind == "coca" and self.caption_weight:
             answer = self.model(images, tokens)
             image, text = answer["image_features"], answer["text_features"]
-            _, found["loss_caption"] = self.captioning(image, text, answer["logits"], answer["labels"], None)
+            labels = answer["labels"]
+            if not self.learn_questions:
+                places = torch.arange(labels.shape[1], device=labels.device)
+                labels = labels.masked_fill(places < given[:, None], self.model.pad_id)
+            _, found["loss_caption"] = self.captioning(image, text, answer["logits"], labels, None)
         else:
             image = self.model.encode_image(images, normalize=True)
             text = self.model.encode_text(tokens, normalize=True)
@@ -235,6 +243,34 @@ class ImageTextModel(nn.Module):
                 loss = self.contrastive(image, text, scale)
             found["loss_contrastive"] = self.contrastive_weight * loss
         return found
+
+    def _training_tokens(self, batched_inputs: Sequence[ModelInput], captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return (N, L) token ids of the captions, and (N,) how many of them, after the start, are the question's.
+
+        Raises:
+            UserError: a caption does not begin with the question of its sample.
+        """
+        tokens = self._tokens(captions)
+        counts = [0] * len(captions)
+        for row, (item, caption) in enumerate(zip(batched_inputs, captions, strict=True)):
+            if "question" not in item:
+                continue
+            question, whole = self.tokenizer.encode(_question_of(item)), self.tokenizer.encode(caption)
+            if whole[: len(question)] != question:
+                raise UserError(f"sample '{item.get('file_name', '?')}': its caption does not begin with its question")
+            kept = self._shortened(question)
+            counts[row] = len(kept)
+            if len(kept) < len(question):  # cut here as at inference, so that its answer is still learned
+                ids = [*kept, *whole[len(question) :]][: tokens.shape[1] - 2]
+                tokens[row] = 0
+                tokens[row, : len(ids) + 2] = tokens.new_tensor(
+                    [self.tokenizer.sot_token_id, *ids, self.tokenizer.eot_token_id]
+                )
+        return tokens, torch.tensor(counts, device=tokens.device)
+
+    def _shortened(self, question: list[int]) -> list[int]:
+        """Cut the ids of a question, so that half of the context is left to the answer."""
+        return question[: int(self.model.context_length) // 2 - 1]
 
     def _predictions(self, batched_inputs: Sequence[ModelInput], task: str) -> list[Prediction]:
         if task == "caption":
@@ -274,8 +310,8 @@ class ImageTextModel(nn.Module):
 
         Args:
             batched_inputs: N samples.
-            prompts: N beginnings of the texts, for example questions; one that leaves less than half of the context to
-                its answer is cut. None = captions from the start.
+            prompts: N beginnings of the texts, for example questions; one that takes more than half of the context is
+                cut. None = captions from the start.
             num_beams, max_length, min_length: instead of the model's; the length counts start, prompt and end token,
                 and is limited to the context. `min_length` holds for captions; answers may be one word.
 
@@ -299,7 +335,7 @@ class ImageTextModel(nn.Module):
         pixels = self.pixels(batched_inputs)
         if prompts is None:
             return [self._decoded(ids) for ids in search(self.model, pixels)]
-        begun = [[start, *self.tokenizer.encode(prompt)][: context // 2] for prompt in prompts]
+        begun = [[start, *self._shortened(self.tokenizer.encode(prompt))] for prompt in prompts]
         texts = [""] * len(begun)
         for length in sorted({len(ids) for ids in begun}):  # texts of one length go through the decoder together
             chosen = [index for index, ids in enumerate(begun) if len(ids) == length]
