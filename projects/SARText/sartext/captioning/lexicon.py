@@ -30,6 +30,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "arrangements": ("row", "cluster", "scattered"),
     "scenes": ("inshore", "offshore", "inland"),
     "levels": ("dominant", "large", "some"),
+    "plural_levels": ("dominant", "large", "some"),
     "areas": ("singular", "plural"),
     "relations": ("along", "through", "surrounded", "beside"),
     "courses": ("left to right", "top to bottom"),
@@ -38,6 +39,7 @@ _KEYS: dict[str, tuple[str, ...]] = {
 _LISTS = ("unnamed", "linear", "percents")
 _SLOTS: dict[str, tuple[str, ...]] = {
     "levels": ("noun",),
+    "plural_levels": ("noun",),
     "percents": ("percent", "noun"),
     "relations": ("a", "b"),
     "objects": ("objects",),
@@ -48,7 +50,7 @@ _SLOTS: dict[str, tuple[str, ...]] = {
 }
 _OPTIONAL_SLOTS = {"objects": {"there", "are"}}
 _NOUN_FORMS = ("singular", "plural", "cover")
-_MEANINGS = ("numbers", "sizes", "cells", "halves", "arrangements", "scenes", "courses")
+_MEANINGS: tuple[str, ...] = ("numbers", "sizes", "cells", "halves", "arrangements", "scenes", "courses")
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def _check_slots(phrase: str, needed: tuple[str, ...], optional: set[str], sourc
 
 def _check_ends(words: Mapping[str, Any], source: str) -> None:
     """Levels and relations are read back by the words before and between their nouns."""
-    for phrase in (text for texts in words["levels"].values() for text in texts):
+    for phrase in (text for key in ("levels", "plural_levels") for texts in words[key].values() for text in texts):
         if not phrase.endswith(" {noun}"):
             raise UserError(f"lexicon '{source}': the level '{phrase}' must end with the slot {{noun}}")
     for phrase in (text for texts in words["relations"].values() for text in texts):

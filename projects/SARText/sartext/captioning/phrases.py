@@ -81,8 +81,9 @@ def _phrases(lexicon: Lexicon) -> Iterator[tuple[str, str, Any]]:
     for section in _PLACES:
         for key, texts in words[section].items():
             yield from ((text, "place", key) for text in texts)
-    for key, texts in words["levels"].items():
-        yield from ((text.removesuffix("{noun}"), "level", key) for text in texts)
+    for section in ("levels", "plural_levels"):
+        for key, texts in words[section].items():
+            yield from ((text.removesuffix("{noun}"), "level", key) for text in texts)
     for key, texts in words["relations"].items():
         yield from ((text.removeprefix("{a}").removesuffix("{b}"), "relation", key) for text in texts)
     for texts in words["areas"].values():

@@ -1,0 +1,361 @@
+#!/usr/bin/env python
+"""Make captions for SAR images from what exists: boxes and masks, label maps, MiniEarth; and exchange caption files.
+
+    tools/make_captions.py annotations --coco train=train.json --root HRSID --source hrsid --output output/hrsid.jsonl
+    tools/make_captions.py segmentation --dataset ddhr_korea --split train --output output/ddhr_korea.jsonl
+    tools/make_captions.py miniearth --route annotation --split test --output output/miniearth.jsonl
+    tools/make_captions.py export --captions output/hrsid.jsonl --layout rsicd --output output/hrsid.json
+
+With --verify, a command that makes captions reads those in --output back instead and compares them with the
+annotation. Captions follow from seed, data set and image id alone: the same command gives the same bytes, whatever
+--workers is. Methods, words and options: projects/SARText/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from mmovseg.data.miniearth.regions import CLASS_NAMES, TARGET_CATEGORIES
+from mmovseg.data.vocabulary import Vocabulary, get_vocabulary, vocabulary_from_file
+from mmovseg.errors import OneLineParser, UserError, exit_on_user_error
+from mmovseg.projects.sartext.captioning.cover import CoverRules
+from mmovseg.projects.sartext.captioning.cover_captions import caption_labels
+from mmovseg.projects.sartext.captioning.exchange import TABLE_LAYOUTS, export_csv, export_rsicd
+from mmovseg.projects.sartext.captioning.lexicon import Lexicon, load_lexicon
+from mmovseg.projects.sartext.captioning.object_captions import EMPTY_IMAGES, WritingOptions, caption_objects
+from mmovseg.projects.sartext.captioning.objects import ObjectImage, ObjectRules, fit_size_limits
+from mmovseg.projects.sartext.captioning.schema import IMAGE_ROLES, CaptionRecord, read_captions, write_captions
+from mmovseg.projects.sartext.captioning.shards import ImageRendering, export_webdataset
+from mmovseg.projects.sartext.captioning.sources import (
+    SCENES,
+    LabelJob,
+    MiniEarthScenes,
+    label_jobs,
+    read_coco_images,
+    read_scene_list,
+    run_in_order,
+)
+from mmovseg.projects.sartext.captioning.verify import verify_captions
+
+LAYOUTS = (*TABLE_LAYOUTS, "rsicd", "webdataset")
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of all subcommands."""
+    parser = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_annotations(commands.add_parser("annotations", help="from boxes or masks in COCO files", allow_abbrev=False))
+    _add_segmentation(commands.add_parser("segmentation", help="from label maps", allow_abbrev=False))
+    _add_miniearth(commands.add_parser("miniearth", help="from the targets or labels of MiniEarth", allow_abbrev=False))
+    _add_export(commands.add_parser("export", help="into the layouts of others", allow_abbrev=False))
+    return parser
+
+
+def _add_writing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", required=True, metavar="FILE", help="JSONL file to write; appears when complete")
+    parser.add_argument("--num-captions", type=int, default=5, metavar="N", help="an image (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of words (default: 0)")
+    parser.add_argument("--lexicon", metavar="JSON", help="sections that replace those of the shipped lexicon")
+    parser.add_argument(
+        "--verify", action="store_true", help="write nothing; read the captions in --output back and compare them"
+    )
+
+
+def _add_object_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--empty", choices=EMPTY_IMAGES, default="describe", help="images without objects (default: describe)"
+    )
+    parser.add_argument(
+        "--min-side", type=float, default=0.0, metavar="PX", help="leave out objects with a shorter side (default: 0)"
+    )
+    parser.add_argument("--drop-truncated", action="store_true", help="leave out objects that touch the image's edge")
+
+
+def _add_annotations(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=make_from_annotations)
+    parser.add_argument(
+        "--coco",
+        nargs="+",
+        required=True,
+        metavar="SPLIT=JSON",
+        help="COCO files; what is small and what large follows from the first",
+    )
+    parser.add_argument(
+        "--root", required=True, metavar="DIR", help="of the data; image paths in the output start here"
+    )
+    parser.add_argument("--images", default=".", metavar="DIR", help="folder of the images below --root (default: .)")
+    parser.add_argument("--source", required=True, metavar="NAME", help="of the data set")
+    parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel, if one for all (default: not known)")
+    parser.add_argument(
+        "--scene",
+        nargs="+",
+        default=[],
+        metavar="WORD=FILE",
+        help=f"lists of images (text or COCO JSON) whose scene is one of: {', '.join(SCENES)}",
+    )
+    parser.add_argument(
+        "--bad-boxes", choices=("refuse", "drop"), default="drop", help="boxes outside their image (default: drop)"
+    )
+    _add_object_rules(parser)
+    _add_writing(parser)
+
+
+def _add_segmentation(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=make_from_labels)
+    parser.add_argument("--dataset", metavar="NAME", help="a data set of datasets/README.md, for example ddhr_korea")
+    parser.add_argument("--split", required=True, metavar="NAME", help="of the data set")
+    parser.add_argument("--labels", metavar="DIR", help="folder of label maps, instead of --dataset")
+    parser.add_argument("--sar", metavar="DIR", help="folder of SAR images with the same file stems")
+    parser.add_argument("--optical", metavar="DIR", help="folder of optical images with the same file stems")
+    parser.add_argument("--root", metavar="DIR", help="of the folders; image paths in the output start here")
+    parser.add_argument("--source", metavar="NAME", help="of the data set (default: --dataset)")
+    parser.add_argument(
+        "--vocabulary", metavar="NAME", help="shipped vocabulary or JSON file (default: the data set's)"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    _add_cover_rules(parser)
+    _add_writing(parser)
+
+
+def _add_cover_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--min-share", type=float, default=0.05, metavar="SHARE", help="classes with less go unnamed (default: 0.05)"
+    )
+    parser.add_argument(
+        "--min-labelled", type=float, default=0.5, metavar="SHARE", help="of an image, to be captioned (default: 0.5)"
+    )
+
+
+def _add_miniearth(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=make_from_miniearth)
+    parser.add_argument("--route", choices=("annotation", "segmentation"), required=True, help="from targets or labels")
+    parser.add_argument("--split", nargs="+", choices=("train", "val", "test"), default=["train", "val", "test"])
+    parser.add_argument("--num-scenes", type=int, metavar="N", help="per split (default: 4000, 500, 500)")
+    parser.add_argument("--size", type=int, default=64, metavar="PX", help="pixels per side (default: 64)")
+    parser.add_argument("--domain", default="default", metavar="NAME", help="see tools/make_miniearth.py --help")
+    parser.add_argument("--world-seed", type=int, default=0, metavar="N", help="which world (default: 0)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
+    _add_object_rules(parser)
+    _add_cover_rules(parser)
+    _add_writing(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=export)
+    parser.add_argument("--captions", required=True, nargs="+", metavar="JSONL", help="caption files, put together")
+    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="of the output")
+    parser.add_argument("--output", required=True, metavar="PATH", help="file to write; a folder for webdataset")
+    parser.add_argument("--split", metavar="NAME", help="only this split (default: all)")
+    parser.add_argument("--root", metavar="DIR", help="of the images (webdataset)")
+    parser.add_argument("--shard-size", type=int, default=1000, metavar="N", help="samples an archive (default: 1000)")
+    parser.add_argument("--per-caption", action="store_true", help="a sample a caption, not an image (webdataset)")
+    parser.add_argument("--role", choices=IMAGE_ROLES, default="sar", help="what the images are (default: sar)")
+    parser.add_argument(
+        "--sar-unit", choices=("amplitude8", "db", "linear"), default="amplitude8", help="default: amplitude8"
+    )
+
+
+def make_from_annotations(args: argparse.Namespace) -> None:
+    """Route 1 over COCO files."""
+    scenes = {word: read_scene_list(path) for word, path in map(_split_pair, args.scene)}
+    unknown = [word for word in scenes if word not in SCENES]
+    if unknown:
+        raise UserError(f"--scene got the word '{unknown[0]}'; the scenes are: {', '.join(SCENES)}")
+    images: list[ObjectImage] = []
+    classes: dict[str, None] = {}
+    first: list[ObjectImage] = []
+    for split, path in map(_split_pair, args.coco):
+        found, names = read_coco_images(
+            path,
+            root=args.root,
+            folder=args.images,
+            source=args.source,
+            split=split,
+            scenes=scenes,  # type: ignore[arg-type]
+            gsd_m=args.gsd,
+            bad_boxes=args.bad_boxes,
+        )
+        images += found
+        first = first or found
+        classes |= dict.fromkeys(names)
+    _write_objects(args, images, first, load_lexicon(args.lexicon).for_classes(classes))
+
+
+def _split_pair(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise UserError(f"'{text}' is not of the form NAME=FILE")
+    return name, path
+
+
+def _write_objects(
+    args: argparse.Namespace, images: Sequence[ObjectImage], first: Sequence[ObjectImage], lexicon: Lexicon
+) -> None:
+    rules = ObjectRules(min_side_px=args.min_side, drop_truncated=args.drop_truncated)
+    options = WritingOptions(num_captions=args.num_captions, seed=args.seed, empty=args.empty)
+    limits = fit_size_limits(first, rules)
+    work = partial(_caption_image, lexicon=lexicon, limits=limits, rules=rules, options=options)
+    _finish(args, run_in_order(work, images, show_progress=True), len(images), lexicon)
+
+
+def _caption_image(image: ObjectImage, **settings) -> CaptionRecord | None:  # noqa: ANN003 - those of caption_objects
+    return next(caption_objects([image], **settings), None)
+
+
+def make_from_labels(args: argparse.Namespace) -> None:
+    """Route 2 over a data set by name, or over folders."""
+    jobs, vocabulary = _named_labels(args) if args.dataset else _folder_labels(args)
+    lexicon = load_lexicon(args.lexicon).for_classes(vocabulary.names)
+    work = partial(_caption_job, vocabulary=vocabulary, lexicon=lexicon, **_cover_settings(args))
+    _finish(args, run_in_order(work, jobs, workers=args.workers, show_progress=True), len(jobs), lexicon)
+
+
+def _named_labels(args: argparse.Namespace) -> tuple[list[LabelJob], Vocabulary]:
+    from mmovseg.data.datasets.catalog import dataset_entry, datasets_root, get_dataset  # imports detectron2
+
+    entry = dataset_entry(args.dataset)
+    dicts = get_dataset(f"{args.dataset}_{args.split}")
+    vocabulary = _vocabulary(args.vocabulary or entry.vocabulary)
+    root = args.root or datasets_root()
+    return label_jobs(dicts, root=root, source=args.source or args.dataset, split=args.split), vocabulary
+
+
+def _folder_labels(args: argparse.Namespace) -> tuple[list[LabelJob], Vocabulary]:
+    needed = {"labels": args.labels, "root": args.root, "source": args.source, "vocabulary": args.vocabulary}
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise UserError(f"without --dataset the captions of label maps need --{missing[0]}")
+    from mmovseg.data.datasets.folders import load_pair_folder  # its package imports detectron2: seconds
+
+    dicts = load_pair_folder(args.optical, args.sar, args.labels)
+    jobs = label_jobs(dicts, root=args.root, source=args.source, split=args.split)  # type: ignore[arg-type]
+    return jobs, _vocabulary(args.vocabulary)
+
+
+def _vocabulary(name: str) -> Vocabulary:
+    return vocabulary_from_file(name) if name.endswith(".json") else get_vocabulary(name)
+
+
+def _cover_settings(args: argparse.Namespace) -> dict:
+    return {
+        "rules": CoverRules(some=args.min_share, min_labelled=args.min_labelled),
+        "options": WritingOptions(num_captions=args.num_captions, seed=args.seed),
+    }
+
+
+def _caption_job(job: LabelJob, **settings) -> CaptionRecord | None:  # noqa: ANN003 - those of caption_labels
+    try:
+        return caption_labels(job.image, job.read(), **settings)
+    except UserError as error:
+        raise UserError(f"label map '{job.label_file}': {error}") from error
+
+
+def make_from_miniearth(args: argparse.Namespace) -> None:
+    """Both routes over MiniEarth; scenes are rendered on the fly."""
+    parts = [
+        MiniEarthScenes(split, args.num_scenes, args.size, args.domain, args.world_seed)
+        for split in dict.fromkeys(args.split)
+    ]
+    if args.num_scenes is not None and args.num_scenes < 1:
+        raise UserError(f"--num-scenes must be at least 1, got {args.num_scenes}")
+    lexicon = load_lexicon(args.lexicon)
+    if args.route == "annotation":
+        found = [
+            list(run_in_order(part.read_objects, part.jobs(), workers=args.workers, show_progress=True))
+            for part in parts
+        ]
+        images = [image for group in found for image in group]
+        _write_objects(args, images, found[0], lexicon.for_classes(TARGET_CATEGORIES))
+        return
+    lexicon = lexicon.for_classes(CLASS_NAMES)
+    settings = {"vocabulary": get_vocabulary("miniearth"), "lexicon": lexicon}
+    total = sum(len(part.jobs()) for part in parts)
+    records = (
+        record
+        for part in parts
+        for record in run_in_order(
+            partial(_caption_scene, part=part, **settings, **_cover_settings(args)),
+            part.jobs(),
+            workers=args.workers,
+            show_progress=True,
+        )
+    )
+    _finish(args, records, total, lexicon)
+
+
+def _caption_scene(scene: dict, *, part: MiniEarthScenes, **settings) -> CaptionRecord | None:  # noqa: ANN003 - as above
+    image, labels = part.read_labels(scene)  # type: ignore[arg-type]
+    return caption_labels(image, labels, **settings)
+
+
+def _finish(
+    args: argparse.Namespace, records: Iterable[CaptionRecord | None], num_images: int, lexicon: Lexicon
+) -> None:
+    """Write the records that came out, and say how many of which length; or verify what was written before."""
+    if args.verify:
+        found = verify_captions(args.output, records, lexicon)
+        print(found.summary())
+        if found.faults:
+            image_id, caption, fault = found.faults[0]
+            raise UserError(f"'{args.output}', image '{image_id}': '{caption}' {fault}")
+        return
+    counts: Counter[str] = Counter()
+
+    def kept() -> Iterator[CaptionRecord]:
+        for record in records:
+            if record is not None:
+                counts.update(captions=len(record.captions), words=sum(len(text.split()) for text in record.captions))
+                yield record
+
+    written = write_captions(args.output, kept())
+    print(
+        f"{written} images with {counts['captions']} captions of {counts['words'] / counts['captions']:.1f} words, "
+        f"{num_images - written} images without a caption; wrote {args.output}"
+    )
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write caption files in the layout of others."""
+    records = [record for path in args.captions for record in read_captions(path)]
+    kept = [record for record in records if args.split in (None, record.split)]
+    if not kept:
+        known = ", ".join(sorted({record.split for record in records}))
+        raise UserError(f"no caption record is of the split '{args.split}'; the files have: {known}")
+    output = Path(args.output)
+    if args.layout == "webdataset":
+        if args.root is None:
+            raise UserError("the layout 'webdataset' holds the images: say with --root where their paths start")
+        names = export_webdataset(
+            output,
+            kept,
+            root=args.root,
+            shard_size=args.shard_size,
+            per_caption=args.per_caption,
+            rendering=ImageRendering(args.role, args.sar_unit),
+            show_progress=True,
+        )
+        print(f"{len(kept)} images in {len(names)} archives; wrote {output}")
+        return
+    count = (
+        export_rsicd(output, kept)
+        if args.layout == "rsicd"
+        else export_csv(output, kept, layout=TABLE_LAYOUTS[args.layout])
+    )
+    print(f"{count} captions of {len(kept)} images; wrote {output}")
+
+
+@exit_on_user_error
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; `argv` None takes that of the process."""
+    args = argument_parser().parse_args(argv)
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
