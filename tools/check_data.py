@@ -5,6 +5,7 @@
     tools/check_data.py pie                           all that datasets/prepare_pie.py makes and that is there
     tools/check_data.py oem_thick --split val --fast  names, headers and sizes only
     tools/check_data.py ddhr_sk --write-manifest      describe a clean copy, so that later changes are seen
+    tools/check_data.py rsicd                         images and text: captions and boxes are checked too
     tools/check_data.py ospretrain                    pretraining data laid out as OSPretrain-1M, every source
 
 Exit status: 0 = no fault, 1 = faults, 2 = the data set is unknown or not there. Kinds of faults are listed in
@@ -26,6 +27,8 @@ from mmovseg.data.datasets.layouts import find_layout
 from mmovseg.data.datasets.manifest import MANIFEST_FILE, write_manifest
 from mmovseg.data.datasets.ospretrain import FOLDER
 from mmovseg.errors import UserError, exit_on_user_error
+from mmovseg.projects.sartext.data.check import inspect_text_set
+from mmovseg.projects.sartext.data.sets import TextSet, text_sets_made_by
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -55,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = argument_parser().parse_args(argv)
     if args.name == "ospretrain":
         return check_pretraining(args)
+    text_sets = text_sets_made_by(args.name)
+    if text_sets:
+        present_sets = [known for known in text_sets if folders_of(known.entry, args.root)] or text_sets[:1]
+        return max([check(known, args) for known in present_sets])
     entries = entries_made_by(args.name)
     # of the variants that a script can make, one alone may be wanted; a set that was named must be there
     wanted = [entry for entry in entries if not args.split or set(args.split) <= set(entry.splits)] or entries
@@ -72,17 +79,20 @@ def check_pretraining(args: argparse.Namespace) -> int:
     return 1 if report.faults else 0
 
 
-def check(entry: DatasetEntry, args: argparse.Namespace) -> int:
+def check(known: DatasetEntry | TextSet, args: argparse.Namespace) -> int:
     """Check one data set, print what is found, write its manifest if asked to; return the exit status."""
-    report = inspect_dataset(
-        entry.name,
-        splits=args.split,
-        root=args.root,
-        fast=args.fast,
-        use_manifest=not args.write_manifest,
-        workers=args.workers,
-        show_progress=not args.quiet,
-    )
+    options = {
+        "splits": args.split,
+        "root": args.root,
+        "fast": args.fast,
+        "use_manifest": not args.write_manifest,
+        "workers": args.workers,
+        "show_progress": not args.quiet,
+    }
+    if isinstance(known, TextSet):
+        entry, report = known.entry, inspect_text_set(known, **options)
+    else:
+        entry, report = known, inspect_dataset(known.name, **options)
     print_report(entry.name, report)
     if not args.write_manifest:
         return 1 if report.faults else 0

@@ -11,6 +11,7 @@ import pytest
 from mmovseg.data.datasets.catalog import SAR_TABLE, TABLE
 from mmovseg.data.io import FileReader
 from mmovseg.data.vocabulary import get_vocabulary
+from mmovseg.projects.sartext.data.sets import TEXT_SETS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
@@ -23,10 +24,12 @@ COMMANDS = [
 ]
 SCRIPTS = sorted({Path(entry.prepare).name for entry in ON_DISK})
 SAR_SCRIPTS = {Path(entry.prepare).name for entry in SAR_TABLE}
+TEXT_SCRIPTS = {Path(known.prepare).name for known in TEXT_SETS}
+FACTS = ("**Source**", "**Licence**", "**Size**", "**Download**", "**Verified**", "**Not verified**")
 
 
 def test_every_set_has_a_script_and_every_script_a_set():
-    assert {path.name for path in (ROOT / "datasets").glob("prepare_*.py")} == {*SCRIPTS, *SAR_SCRIPTS}
+    assert {path.name for path in (ROOT / "datasets").glob("prepare_*.py")} == {*SCRIPTS, *SAR_SCRIPTS, *TEXT_SCRIPTS}
 
 
 def table_rows(heading):
@@ -74,7 +77,7 @@ def test_the_tree_shows_the_folders_that_are_read():
                 assert split_folder in splits and layer in layers, folder
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, *sorted(SAR_SCRIPTS)])
+@pytest.mark.parametrize("name", [*SCRIPTS, *sorted(SAR_SCRIPTS), *sorted(TEXT_SCRIPTS)])
 def test_every_script_is_explained_and_its_commands_are_accepted(name, monkeypatch, capsys, tmp_path):
     commands = [shlex.split(command)[1:] for command in COMMANDS if command.startswith(f"datasets/{name} ")]
     assert commands, f"datasets/README.md shows no command of {name}"
@@ -95,7 +98,7 @@ def test_every_set_has_a_command_that_checks_it(entry):
     assert f"tools/check_data.py {entry.name}" in COMMANDS
     sections = [part for part in PAGE.split("\n## ") if "**Source**" in part]
     (section,) = [part for part in sections if f"tools/check_data.py {entry.name}\n" in part]
-    for word in ("**Source**", "**Licence**", "**Size**", "**Download**", "**Verified**", "**Not verified**"):
+    for word in FACTS:
         assert word in section, f"section of {entry.name} lacks {word}"
     assert f"`{entry.name}`" in PAGE
 
@@ -111,8 +114,22 @@ def test_the_sets_of_sar_alone_are_those_of_the_code():
         assert made_by == f"`{entry.prepare}`" and (ROOT / entry.prepare).is_file()
         name = Path(entry.prepare).stem.removeprefix("prepare_")
         assert {f"tools/check_data.py {entry.name}", f"tools/check_data.py {name}"} & set(COMMANDS)
-    for word in ("**Source**", "**Licence**", "**Size**", "**Download**", "**Verified**", "**Not verified**"):
+    for word in FACTS:
         assert word in section
+
+
+def test_the_sets_of_images_and_text_are_those_of_the_code():
+    rows = {row[0].strip("` "): row for row in table_rows("## Images and text")}
+    assert list(rows) == [known.name for known in TEXT_SETS]
+    section = PAGE.split("\n## Images and text")[1].split("\n## ")[0]
+    for known in TEXT_SETS:
+        _, _, kind, splits, images, made_by = rows[known.name]
+        own = [f"({split})" if split in known.own_splits else split for split in known.splits]
+        assert (kind, splits) == (known.kind, ", ".join(own)), known.name
+        assert made_by == f"`{known.prepare}`" and (ROOT / known.prepare).is_file()
+        if known.facts.pairs:
+            assert images == ", ".join(str(count) for count in known.facts.pairs.values()), known.name
+    assert [word for word in FACTS if word not in section] == []
 
 
 def test_the_options_of_the_reader_are_its_own():

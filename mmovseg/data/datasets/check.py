@@ -38,6 +38,7 @@ FAULT_KINDS: dict[str, str] = {
     "empty_split": "a split has no raster",
     "extra_file": "a file that belongs to no pair, or that the manifest does not know",
     "manifest_hash": "the bytes differ from those the manifest describes",
+    "wrong_texts": "the captions or boxes of a split cannot be read, or name an image that is not there",
     "wrong_count": "the number of pairs is not the reported one (only without a manifest)",
 }
 _SIDECAR_SUFFIXES = (".xml", ".tfw", ".pgw", ".jgw", ".wld")
@@ -75,7 +76,7 @@ def check_dataset(name: str, **options: Any) -> list[Fault]:
 
 
 def inspect_dataset(
-    name: str,
+    name: str | DatasetEntry,
     *,
     splits: Sequence[str] | None = None,
     root: str | Path | None = None,
@@ -87,7 +88,7 @@ def inspect_dataset(
     """Check a data set of the table.
 
     Args:
-        name: without a split, for example ``pie_cloud``.
+        name: without a split, for example ``pie_cloud``; or a line that is in no table of the catalog.
         splits: which to check; None = all that have folders.
         root: data root; None = `datasets_root`.
         fast: look at names, headers and sizes only: no hashes, no label values, no duplicates by content.
@@ -99,18 +100,18 @@ def inspect_dataset(
         UserError: the data set is unknown or generated, has no such split, is not there at all, or its manifest is
             damaged.
     """
-    entry = dataset_entry(name)
+    entry = dataset_entry(name) if isinstance(name, str) else name
     base = datasets_root() if root is None else Path(root)
     known = [split for split in entry.splits + _more_splits(entry) if any(split in y.folders for y in entry.layouts)]
     if not known:
-        raise UserError(f"data set '{name}' is generated; there are no files to check")
+        raise UserError(f"data set '{entry.name}' is generated; there are no files to check")
     for split in splits or ():
         if split not in known:
-            raise UserError(f"data set '{name}' has no split '{split}' on disk; it has: {', '.join(known)}")
+            raise UserError(f"data set '{entry.name}' has no split '{split}' on disk; it has: {', '.join(known)}")
     chosen = list(splits or known)
     layouts = {split: find_layout(entry.layouts, split, base) for split in chosen}
     if not any(layouts.values()):
-        raise UserError(missing_message(name, entry.layouts, chosen[0], base, entry.prepare))
+        raise UserError(missing_message(entry.name, entry.layouts, chosen[0], base, entry.prepare))
     report, checked = CheckReport(), []
     for split, layout in layouts.items():
         if layout is None:
@@ -273,6 +274,8 @@ class SplitCheck:
         return sizes.most_common(1)[0][0]
 
     def _check_labels(self) -> None:
+        if "label" not in self.folders:
+            return
         vocabulary = get_vocabulary(self.entry.vocabulary)
         seen_only = self.split in self.layout.seen_only
         allowed = set(seen_label_map(vocabulary)) if seen_only else set(range(len(vocabulary)))
@@ -300,7 +303,7 @@ class SplitCheck:
             listed = self._listed(facts.path)
             if listed and not facts.problem and facts.path not in self.marked and facts.crs != listed.get("crs"):
                 self.add("crs_mismatch", facts.path, f"its CRS is {facts.crs}, the manifest says {listed.get('crs')}")
-        if not seen_place and (self.manifest is None or self.fast):
+        if not seen_place and len(self.facts) > 1 and (self.manifest is None or self.fast):
             why = "without hashes" if self.manifest is not None else "without a manifest"
             self.notes.append(f"rasters have no georeference: {why} a swapped pair cannot be seen")
 

@@ -52,7 +52,7 @@ def load_coco_boxes(
     if bad_boxes not in get_args(BadBoxes):
         raise UserError(f"bad_boxes is '{bad_boxes}' but must be one of: {', '.join(get_args(BadBoxes))}")
     path = Path(json_file)
-    content = _read(path)
+    content = read_coco(path)
     class_of = _class_ids(path, content["categories"], categories)
     images = _images(path, content["images"], optical_dir, sar_dir)
     dropped = 0
@@ -79,9 +79,14 @@ def load_coco_boxes(
     return found
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
+def read_coco(path: str | Path) -> dict[str, list[Any]]:
+    """Return the content of a COCO file; its three lists are there and not empty, what they hold is not looked at.
+
+    Raises:
+        UserError: the file is missing, no JSON, cut off, or lacks `images`, `annotations` or `categories`.
+    """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"COCO file '{path}' cannot be read: {error.strerror}") from error
     except ValueError as error:
