@@ -37,12 +37,14 @@ def _image_mapper(*, is_train, turned=False, keep_caption=False):
 def _questions(*, turned):
     train = L(build_train_loader)(
         dataset=L(load_stage_questions)(stage=_STAGE),
-        mapper=L(QuestionMapper)(mapper=_image_mapper(is_train=True, turned=turned), is_train=True),
+        mapper=L(QuestionMapper)(
+            mapper=_image_mapper(is_train=True, turned=turned), is_train=True, keep_images=not turned
+        ),
         batch_size=64,
     )
     test = L(build_test_loader)(
         dataset=L(load_stage_questions)(stage=_STAGE, split="test"),
-        mapper=L(QuestionMapper)(mapper=_image_mapper(is_train=False), is_train=False),
+        mapper=L(QuestionMapper)(mapper=_image_mapper(is_train=False), is_train=False, keep_images=True),
         batch_size=100,
     )
     evaluator = L(VQAEvaluator)(
