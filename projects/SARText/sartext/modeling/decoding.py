@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from open_clip import CoCa
 from torch import Tensor
+
+from mmovseg.projects.sartext.modeling.decoder_steps import Steps, steps_of
+
+_NEVER = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class BeamSearch:
         """Write one text an image.
 
         Args:
-            model: in eval mode.
+            model: in eval mode. Its padding token, which it never learned to write, is not written.
             images: (N, 3, H, W) normalised.
             prompts: (N, P) token ids with which the texts begin, the start token first; None = the start token alone.
 
@@ -48,49 +51,60 @@ class BeamSearch:
         _, tokens = model._encode_image(images)
         if prompts is None:
             prompts = torch.full((len(images), 1), self.start, dtype=torch.long, device=images.device)
-        return self._search(model, tokens, prompts)
+        unwritten = [self.start, *([model.pad_id] if hasattr(model, "pad_id") else [])]
+        return self._search(steps_of(model, tokens), prompts, unwritten)
 
-    def _search(self, model: CoCa, image_tokens: Tensor, prompts: Tensor) -> list[list[int]]:
-        count, width, given = len(prompts), self.beams, prompts.shape[1]
-        texts = prompts[:, None].expand(-1, width, -1)  # (N, B, L)
-        memory = image_tokens.repeat_interleave(width, dim=0)
-        scores = torch.full((count, width), float("-inf"), device=prompts.device)
-        scores[:, 0] = 0.0  # all beams begin alike; let one of them branch
+    def _search(self, steps: Steps, prompts: Tensor, unwritten: list[int]) -> list[list[int]]:
+        count, width, most = len(prompts), self.beams, self.max_length - prompts.shape[1]
+        scores = torch.full((count, width), _NEVER, device=prompts.device)
+        scores[:, 0] = 0.0  # there is one text to begin with
+        texts = prompts.new_zeros(count, width, 0)
         lengths = torch.zeros_like(scores)
         done = torch.zeros_like(scores, dtype=torch.bool)
-        for written in range(self.max_length - given):
-            steps = self._log_probabilities(model, texts.flatten(0, 1), memory).unflatten(0, (count, width))
-            last = written == self.max_length - given - 1
-            steps = self._only_allowed(steps, done, may_end=written >= self.min_length, must_end=last)
-            candidates = (scores[:, :, None] + steps).flatten(1)
-            scores, chosen = candidates.topk(width, dim=1)
-            beam, token = chosen // steps.shape[-1], chosen % steps.shape[-1]
-            texts = torch.cat([texts.gather(1, beam[:, :, None].expand(-1, -1, texts.shape[2])), token[..., None]], 2)
+        coming = steps.begin(prompts)[:, None].expand(-1, width, -1) if most > 0 else None
+        for written in range(most):
+            assert coming is not None
+            last = written == most - 1
+            allowed = self._only_allowed(coming, done, unwritten, may_end=written >= self.min_length, must_end=last)
+            scores, chosen = (scores[:, :, None] + allowed).flatten(1).topk(width, dim=1)
+            beam, token = chosen // coming.shape[-1], chosen % coming.shape[-1]
+            texts = torch.cat([texts.gather(1, beam[:, :, None].expand(-1, -1, written)), token[..., None]], dim=2)
             lengths = lengths.gather(1, beam) + (~done.gather(1, beam)).float()
             done = done.gather(1, beam) | (token == self.end)
-            if bool(done.all()):
+            if self._settled(scores, lengths, done, most):
                 break
-        best = (scores / lengths.clamp_min(1.0) ** self.length_penalty).argmax(dim=1)
-        rows = texts[torch.arange(count, device=texts.device), best, given:].tolist()
+            coming = steps.advance(torch.zeros_like(beam) if written == 0 else beam, token)
+        # an image whose search was settled before others ended has texts without an end, which do not win
+        best = self._ranks(scores, lengths).masked_fill(~done, _NEVER).argmax(dim=1)
+        rows = texts[torch.arange(count, device=texts.device), best].tolist()
         return [row[: row.index(self.end)] if self.end in row else row for row in rows]
 
-    @staticmethod
-    def _log_probabilities(model: CoCa, texts: Tensor, memory: Tensor) -> Tensor:
-        """Return (M, V) log-probabilities of the next token of (M, L) texts."""
-        _, embedded = model._encode_text(texts)
-        logits: Tensor = model.text_decoder(memory, embedded)[:, -1]
-        return F.log_softmax(logits.float(), dim=-1)
+    def _ranks(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        return scores / lengths.clamp_min(1.0) ** self.length_penalty
 
-    def _only_allowed(self, steps: Tensor, done: Tensor, *, may_end: bool, must_end: bool) -> Tensor:
+    def _settled(self, scores: Tensor, lengths: Tensor, done: Tensor, most: int) -> bool:
+        """Return whether no unfinished text of any image can still get ahead of its best finished one.
+
+        Log-probabilities only add up to less, so a text's best end is one that costs nothing and, as more tokens mean
+        a smaller penalty, comes last.
+        """
+        finished = self._ranks(scores, lengths).masked_fill(~done, _NEVER).amax(dim=1)
+        longest = torch.full_like(lengths, float(most)) if self.length_penalty > 0 else lengths
+        hoped = self._ranks(scores, longest).masked_fill(done, _NEVER).amax(dim=1)
+        return bool((finished >= hoped).all())
+
+    def _only_allowed(
+        self, steps: Tensor, done: Tensor, unwritten: list[int], *, may_end: bool, must_end: bool
+    ) -> Tensor:
         """Keep finished texts as they are, and the others from ending too early, too late or beginning anew."""
         steps = steps.clone()
-        steps[..., self.start] = float("-inf")
-        if not may_end:
-            steps[..., self.end] = float("-inf")
+        steps[..., unwritten] = _NEVER
+        if not may_end and not must_end:
+            steps[..., self.end] = _NEVER
         if must_end:
-            steps = torch.full_like(steps, float("-inf")).index_copy(
-                -1, torch.tensor([self.end], device=steps.device), steps[..., self.end : self.end + 1]
-            )
-        stay = torch.full_like(steps[0, 0], float("-inf"))
+            only = torch.full_like(steps, _NEVER)
+            only[..., self.end] = steps[..., self.end]
+            steps = only
+        stay = torch.full_like(steps[0, 0], _NEVER)
         stay[self.end] = 0.0  # a finished text writes its end again, at no cost
         return torch.where(done[..., None], stay, steps)
