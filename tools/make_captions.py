@@ -4,6 +4,8 @@
     tools/make_captions.py annotations --coco train=train.json --root HRSID --source hrsid --output output/hrsid.jsonl
     tools/make_captions.py segmentation --dataset ddhr_korea --split train --output output/ddhr_korea.jsonl
     tools/make_captions.py miniearth --route annotation --split test --output output/miniearth.jsonl
+    tools/make_captions.py rewrite --captions rsicd=RSICD/test_caps.txt --output output/rsicd.jsonl
+    tools/make_captions.py check --captions output/rsicd.jsonl --fix output/rsicd_fixed.jsonl
     tools/make_captions.py export --captions output/hrsid.jsonl --layout rsicd --output output/hrsid.json
 
 With --verify, a command that makes captions reads those in --output back instead and compares them with the
@@ -22,12 +24,14 @@ from pathlib import Path
 from mmovseg.data.miniearth.regions import CLASS_NAMES, TARGET_CATEGORIES
 from mmovseg.data.vocabulary import Vocabulary, get_vocabulary, vocabulary_from_file
 from mmovseg.errors import OneLineParser, UserError, exit_on_user_error
+from mmovseg.projects.sartext.captioning.checks.command import add_check
 from mmovseg.projects.sartext.captioning.cover import CoverRules
 from mmovseg.projects.sartext.captioning.cover_captions import caption_labels
 from mmovseg.projects.sartext.captioning.exchange import TABLE_LAYOUTS, export_csv, export_rsicd
 from mmovseg.projects.sartext.captioning.lexicon import Lexicon, load_lexicon
 from mmovseg.projects.sartext.captioning.object_captions import EMPTY_IMAGES, WritingOptions, caption_objects
 from mmovseg.projects.sartext.captioning.objects import ObjectImage, ObjectRules, fit_size_limits
+from mmovseg.projects.sartext.captioning.rewriting.command import add_rewrite
 from mmovseg.projects.sartext.captioning.schema import IMAGE_ROLES, CaptionRecord, read_captions, write_captions
 from mmovseg.projects.sartext.captioning.shards import ImageRendering, export_webdataset
 from mmovseg.projects.sartext.captioning.sources import (
@@ -53,6 +57,8 @@ def argument_parser() -> argparse.ArgumentParser:
     _add_annotations(commands.add_parser("annotations", help="from boxes or masks in COCO files", allow_abbrev=False))
     _add_segmentation(commands.add_parser("segmentation", help="from label maps", allow_abbrev=False))
     _add_miniearth(commands.add_parser("miniearth", help="from the targets or labels of MiniEarth", allow_abbrev=False))
+    add_rewrite(commands.add_parser("rewrite", help="from captions of optical images, by rules", allow_abbrev=False))
+    add_check(commands.add_parser("check", help="length, words, statements, duplicates, leakage", allow_abbrev=False))
     _add_export(commands.add_parser("export", help="into the layouts of others", allow_abbrev=False))
     return parser
 

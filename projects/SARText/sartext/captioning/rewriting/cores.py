@@ -83,7 +83,7 @@ class CoreReader:
         if plural and not self.tokens[at - 1].plural and head not in fixed:
             nouns = (*nouns[:-1], plural_of(nouns[-1]))
             rules.add("agreement")
-        if determiner[-1:] == ("another",) and plural:
+        if determiner[-1:] == ("another",) and self.tokens[at - 1].plural:
             determiner = (*determiner[:-1], "other")
             rules.add("agreement")
         phrase = Phrase(determiner + modifiers + nouns, frozenset(rules), plural, len(determiner), back)

@@ -274,7 +274,15 @@ class NounReader(CoreReader):
             elif tag is Tag.TO:
                 found = self.infinitive(at)
             elif tag in (Tag.DETERMINER, Tag.PRONOUN, *_NOUNS, *_MODIFIERS, *_VERBALS):
+                verb = self.text(at - 1)
                 found, kind = self.noun_list(at, subject=False), "noun"
+                # "throwing up foam and some plants": who knows whether the plants are thrown
+                if (
+                    found is not None
+                    and found[0].lost_first
+                    and verb not in self.lexicon.words("verbs with a list of objects")
+                ):
+                    found = found[0].dead("complement"), found[1]
             if found is None:
                 return parts, at
             parts.append((kind, found[0]))

@@ -52,9 +52,15 @@ class CaptionRewriter:
     def __init__(self, lexicon: Lexicon | None = None, *, min_content_words: int = MIN_CONTENT_WORDS) -> None:
         self.lexicon = default_lexicon() if lexicon is None else lexicon
         self.min_content_words = min_content_words
+        self._done: dict[str, Rewritten] = {}
 
     def rewrite(self, caption: str) -> Rewritten:
         """Return the caption for the SAR image, or why there is none."""
+        if caption not in self._done:  # published captions repeat: one of UCM occurs 60 times
+            self._done[caption] = self._rewrite(caption)
+        return self._done[caption]
+
+    def _rewrite(self, caption: str) -> Rewritten:
         sentences = split_sentences(caption, self.lexicon)
         if not sentences:
             return Rewritten(None, (), "empty")
