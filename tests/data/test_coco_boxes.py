@@ -51,6 +51,32 @@ def test_classes_follow_the_config_and_boxes_are_cut_at_the_edge(coco, tmp_path)
     assert [item["image_id"] for item in coco(keep_empty=False)] == ["3"]
 
 
+def masks(*segmentations):
+    return content() | {
+        "annotations": [
+            {"id": number, "image_id": 3, "category_id": 7, "segmentation": segmentation}
+            for number, segmentation in enumerate(segmentations)
+        ]
+    }
+
+
+def test_a_mask_gives_box_and_area_where_there_is_no_box(coco):
+    square, far = [4, 5, 10, 5, 10, 9, 4, 9], [20, 10, 24, 10, 24, 14, 20, 14]
+    runs = {"size": [20, 30], "counts": [40, 3, 17, 3, 537]}  # columns 2 and 3, rows 0 to 2
+    found = coco(masks([square], [square, far], runs))[1]["annotations"]
+    assert [item["bbox"] for item in found] == [(4.0, 5.0, 10.0, 9.0), (4.0, 5.0, 24.0, 14.0), (2.0, 0.0, 4.0, 3.0)]
+    assert [item["area"] for item in found] == [24.0, 40.0, 6.0]
+    given = content()
+    given["annotations"][0] |= {"segmentation": [far], "bbox": [1, 2, 10, 5]}  # a box that is there wins
+    assert coco(given)[1]["annotations"][0]["bbox"] == (1.0, 2.0, 11.0, 7.0)
+
+
+@pytest.mark.parametrize("bad", [{"size": [9, 9], "counts": [81]}, {"counts": 3}, ["a"], [[1, 2]], "mask"])
+def test_a_bad_mask_is_named(coco, bad):
+    with pytest.raises(UserError, match=r"annotation 0 of '.*boxes\.json' has a segmentation that is no mask"):
+        coco(masks(bad))
+
+
 def test_the_images_can_be_sar_or_both(coco, tmp_path):
     assert set(coco(optical_dir=None, sar_dir=tmp_path)[0]) & {"file_name", "sar_file_name"} == {"sar_file_name"}
     assert coco(sar_dir=tmp_path)[0]["sar_file_name"] == str(tmp_path / "b.png")

@@ -33,6 +33,7 @@ def load_coco_boxes(
     Args:
         json_file: with the lists `images` (`id`, `file_name`, `height`, `width`), `annotations` (`image_id`,
             `category_id`, `bbox` as x, y, width, height; perhaps `area`, `iscrowd`) and `categories` (`id`, `name`).
+            An annotation without `bbox` gets the box and the area of its mask, `segmentation`.
         categories: names, in the order in which the model numbers them. The file may number them in any way, and may
             lack some.
         optical_dir: folder that the `file_name` of an optical image starts from.
@@ -65,6 +66,8 @@ def load_coco_boxes(
         if category not in class_of:
             known = ", ".join(str(key) for key in class_of)
             raise UserError(f"{where} has the category {category!r}, which the file does not list; it lists: {known}")
+        if annotation.get("bbox") is None and annotation.get("segmentation"):
+            annotation = {**annotation, **_of_mask(annotation["segmentation"], image, where)}
         box = _box(annotation, image, where, bad_boxes)
         if box is None:
             dropped += 1
@@ -140,6 +143,25 @@ def _images(
             image[role] = str(Path(folder) / name)  # type: ignore[literal-required]
         images[key] = image
     return images
+
+
+def _of_mask(mask: Any, image: DatasetDict, where: str) -> dict[str, Any]:
+    """Return `bbox` and `area` of a mask: polygons, or run lengths, compressed or not."""
+    from pycocotools import mask as run_lengths
+
+    height, width = image["height"], image["width"]
+    try:
+        if isinstance(mask, list):
+            joined = run_lengths.merge(run_lengths.frPyObjects(mask, height, width))
+        elif isinstance(mask["counts"], list):
+            joined = run_lengths.frPyObjects(mask, height, width)
+        else:
+            joined = mask
+        if list(joined["size"]) != [height, width]:
+            raise ValueError(f"its size is {joined['size']}, not {[height, width]}")
+        return {"bbox": [float(value) for value in run_lengths.toBbox(joined)], "area": float(run_lengths.area(joined))}
+    except Exception as error:  # pycocotools raises bare Exception for what it cannot read
+        raise UserError(f"{where} has a segmentation that is no mask of its image: {error}") from error
 
 
 def _box(
