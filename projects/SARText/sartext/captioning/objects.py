@@ -73,7 +73,7 @@ class ObjectRules:
         group_share: a group is placed where its area-weighted centre lies if at least this share of its objects is in
             that cell; without the condition two ships in opposite corners would be "in the centre". 0 = always.
         row_straightness: in a row no centre lies farther off the line than this times its length.
-        row_gap: in a row no gap is wider than this times the middle one.
+        row_gap: in a row no gap is wider than this times the middle one (of an even number, the lower of the two).
         cluster_ratio: a cluster's mean distance to the nearest neighbour, over that of random points (Clark and Evans).
         cluster_link: objects of one cluster are chained by steps of at most this times the diagonal of the image.
         scatter_ratio: as `cluster_ratio`, the least value of scattered objects.
@@ -249,6 +249,6 @@ def _is_row(centres: Centres, rules: ObjectRules) -> bool:
     axes = np.linalg.svd(centred, full_matrices=False)[2]
     along, across = centred @ axes[0], centred @ axes[1]
     length = np.ptp(along)
-    gaps = np.diff(np.sort(along))
+    gaps = np.sort(np.diff(np.sort(along)))
     is_straight = np.abs(across).max() <= rules.row_straightness * length
-    return bool(length > 0 and is_straight and gaps.max() <= rules.row_gap * np.median(gaps))
+    return bool(length > 0 and is_straight and gaps[-1] <= rules.row_gap * gaps[(len(gaps) - 1) // 2])

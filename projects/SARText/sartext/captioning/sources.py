@@ -25,6 +25,9 @@ from mmovseg.projects.sartext.captioning.schema import read_lines
 if TYPE_CHECKING:
     from mmovseg.data.datasets.coco_boxes import BadBoxes
 
+READER = MiniEarthReader(cache=False)
+"""Renders scenes; each is needed once."""
+
 J = TypeVar("J")
 R = TypeVar("R")
 SCENES: tuple[Scene, ...] = ("inshore", "offshore", "inland")
@@ -219,13 +222,13 @@ class MiniEarthScenes:
 
     def read_labels(self, scene: DatasetDict) -> tuple[MappedImage, Labels]:
         """Render a scene and return its label map (H, W)."""
-        labels = MiniEarthReader(cache=False)(scene).sem_seg
+        labels = READER(scene).sem_seg
         assert labels is not None
         return self.mapped_image(scene), labels
 
     def read_objects(self, scene: DatasetDict) -> ObjectImage:
         """Render a scene and return its targets; the scene word follows from its share of water."""
-        sample = MiniEarthReader(cache=False)(scene)
+        sample = READER(scene)
         image = self.mapped_image(scene)
         objects = []
         for target in sample.facts["targets"]:
