@@ -60,20 +60,24 @@ def read_pair(
 
 
 def guess_sar_unit(sar: np.ndarray, path: str) -> SarUnit:
-    """Return the unit that values suggest and say so: whole numbers 0..255 are amplitude8, values below 0 are dB.
+    """Return `likely_sar_unit` and say so; errors as there."""
+    unit = likely_sar_unit(sar, path)
+    print(f"reading '{path}' as {unit} (--sar-unit changes that)")
+    return unit
+
+
+def likely_sar_unit(sar: np.ndarray, path: str) -> SarUnit:
+    """Return the unit that values suggest: whole numbers 0..255 are amplitude8, values below 0 are dB.
 
     Raises:
         UserError: the values fit both dB and power.
     """
     values = sar[np.isfinite(sar)]
     if values.size and values.min() >= 0 and values.max() <= 255 and (values == np.rint(values)).all():
-        unit: SarUnit = "amplitude8"
-    elif values.size == 0 or values.min() < 0:
-        unit = "db"
-    else:
-        raise UserError(f"the unit of '{path}' is unclear (values {values.min():g}..{values.max():g}); give --sar-unit")
-    print(f"reading '{path}' as {unit} (--sar-unit changes that)")
-    return unit
+        return "amplitude8"
+    if values.size == 0 or values.min() < 0:
+        return "db"
+    raise UserError(f"the unit of '{path}' is unclear (values {values.min():g}..{values.max():g}); give --sar-unit")
 
 
 def fit_polarisations(sar: np.ndarray, wanted: int | None, path: str) -> np.ndarray:
