@@ -11,5 +11,6 @@ dataloader = get_config("projects/SARText/configs/common/data_tasks.py").questio
 
 model.weights = "output/sartext/coca_sar_xs/model_final.safetensors"
 model.contrastive_weight = 0.0  # a question is no description
-train.max_iter = 200  # 200 it * 64 questions/it = one look at each of 13,000
+dataloader.train.batch_size = 32
+train.max_iter = 300  # 300 it * 32 questions/it = three quarters of the 13,000
 train.output_dir = "output/sartext/vqa_coca_xs"
