@@ -65,7 +65,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "mmovseg": DATA,
-        **dict.fromkeys(PROJECTS, ["**/*.json"]),
+        **dict.fromkeys(PROJECTS, ["**/*.json", "**/*.html"]),
         **dict.fromkeys(CONFIGS, ["**/*.py", "**/*.yaml", "**/*.json"]),
     },
     install_requires=read_requirements("base.in"),

@@ -66,7 +66,7 @@ def join_list(members: Sequence[Phrase], connectors: Sequence[Words]) -> Phrase:
         members: at least one.
         connectors: what stands before each member but the first.
     """
-    kept = [index for index, member in enumerate(members) if member.alive]
+    kept = [index for index, member in enumerate(members) if member.alive and _is_new(members, index)]
     rules = frozenset[str]().union(*(member.rules for member in members))
     if len(kept) < len(members):
         rules |= {"list member"}
@@ -85,6 +85,12 @@ def join_list(members: Sequence[Phrase], connectors: Sequence[Words]) -> Phrase:
     plural = first.plural if len(kept) == 1 else True if len(kept) < len(members) else None
     back = any(members[index].refers_back for index in kept)
     return Phrase(words, rules, plural, first.determiner, back, first.plural, lost_first=kept[0] > 0)
+
+
+def _is_new(members: Sequence[Phrase], index: int) -> bool:
+    """Say whether a member says more than those before it: "green trees and dead trees" are "trees"."""
+    words = members[index].words[members[index].determiner :]
+    return all(words != one.words[one.determiner :] for one in members[:index]) or not members[index].rules
 
 
 _IRREGULAR = {"is": "are", "was": "were", "has": "have", "does": "do", "goes": "go"}

@@ -323,7 +323,9 @@ def _find_verbs(tokens: list[Token], lexicon: Lexicon) -> None:
         if token.tag in (Tag.NOUN, Tag.ADJECTIVE) and subject is not None and not finite_seen and opens:
             fits_third = subject.tag is Tag.RELATIVE or not subject.plural
             fits_base = subject.tag in (Tag.RELATIVE, Tag.PRONOUN) or bool(subject.plural)
-            is_sure = after.tag is Tag.DETERMINER or (token.text in _MOTION and after.tag is Tag.PREPOSITION)
+            is_sure = after.tag is Tag.DETERMINER or (
+                token.text in _MOTION and after.tag is Tag.PREPOSITION and subject.text != "mountain"
+            )
             if (token.text in third and (fits_third or is_sure)) or (token.text in base and (fits_base or is_sure)):
                 tokens[index] = token = Token(token.text, Tag.VERB)
         finite_seen = (finite_seen or token.tag in FINITE) and token.text != "with"
