@@ -56,7 +56,7 @@ def test_a_rich_sentence():
         ("no ships, aircraft or roads in a SAR image", {"ship": 0, "aircraft": 0, "road": 0}),
         ("without vessels. two aircraft", {"ship": 0, "aircraft": 2}),
         ("no ships but 14 airplanes", {"ship": 0, "aircraft": 14}),
-        ("more than ten ships and a large number of aircraft", {"ship": "more than ten", "aircraft": "more than ten"}),
+        ("more than ten ships and upwards of ten aircraft", {"ship": "more than ten", "aircraft": "more than ten"}),
         ("a ship near the city", {}),
         ("two trees and one dog", {}),
         ("", {}),
