@@ -3,7 +3,7 @@
     tools/train_net.py --config-file projects/SARText/configs/coca_sar_xs.py
 
 Direct transfer: model.weights=output/sartext/coca_natural_xs/model_final.safetensors train.max_iter=300. SAR alone:
-model.weights=null train.max_iter=600. `tables/transfer_coca.json` compares them.
+model.weights=null train.max_iter=600. `tables/captioning.json` compares them.
 """
 
 from mmovseg.config import get_config

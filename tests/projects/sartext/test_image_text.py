@@ -18,39 +18,7 @@ from mmovseg.projects.sartext.modeling.decoding import BeamSearch
 from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
 from mmovseg.projects.sartext.modeling.losses import TextAwareClipLoss, text_keys
 from mmovseg.projects.sartext.modeling.norms import CLIP_MEAN, CLIP_STD, PercentileNorm, grey_norm
-
-_VISION = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
-_TEXT = {"context_length": 16, "vocab_size": 800, "width": 32, "heads": 2, "layers": 1}
-CLIP = {"embed_dim": 32, "vision_cfg": _VISION, "text_cfg": _TEXT}
-COCA = {
-    "embed_dim": 32,
-    "vision_cfg": {**_VISION, "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 4}
-    | {"output_tokens": True},
-    "text_cfg": {**_TEXT, "embed_cls": True, "output_tokens": True},
-    "multimodal_cfg": _TEXT,
-}
-CAPTIONS = ["a ship", "two ships", "a bridge", "a ship"]
-
-
-def make(kind="clip", **options):
-    torch.manual_seed(0)
-    defaults = {"norm": grey_norm(clip=(-25.0, 5.0)), "bands": (0, 0, 0)}
-    architecture = None if "name" in options else (CLIP if kind == "clip" else COCA)
-    return ImageTextModel(kind=kind, architecture=architecture, **{**defaults, **options})
-
-
-def inputs(captions=CAPTIONS, *, size=16, bands=2, **more):
-    rng = torch.Generator().manual_seed(1)
-    return [
-        {
-            "sar": torch.randn(bands, size, size, generator=rng) * 6 - 12,
-            "caption": text,
-            "file_name": f"{n}.tif",
-            **more,
-        }
-        for n, text in enumerate(captions)
-    ]
-
+from tests.projects.sartext.image_text_worker import CLIP, COCA, inputs, make
 
 # ------------------------------------------------------------------ what is read
 
@@ -312,6 +280,9 @@ def test_the_towers_go_on_as_a_clip_of_the_product(tmp_path):
         for file in (whole, part):  # a checkpoint and an exported part start another stage alike
             again = make(weights=str(file), locked=["text"]).eval()
             torch.testing.assert_close(again.encode_texts(texts), model.encode_texts(texts))
+    theirs = tmp_path / "epoch_3.pt"  # as open_clip's own training saves
+    torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in model.model.state_dict().items()}}, theirs)
+    torch.testing.assert_close(make(weights=str(theirs)).eval().encode_texts(texts), model.encode_texts(texts))
     with pytest.raises(UserError, match="does not exist"):
         make(weights=str(tmp_path / "none.safetensors"))
     with pytest.raises(UserError, match="lacks"):

@@ -10,11 +10,12 @@ from mmovseg.data.miniearth import MiniEarthReader
 from mmovseg.data.sample import RawSample
 from mmovseg.engine.tables import read_table
 from mmovseg.errors import UserError
+from mmovseg.layers.norm import PixelNorm
 from mmovseg.projects.sartext.data.stages import STAGES, WORDINGS, ChosenWording, load_stage, wording_of
 from mmovseg.projects.sartext.data.tasks import AskingMapper
 
 CONFIGS = Path(__file__).parents[3] / "projects/SARText/configs"
-TABLES = {"transfer": 720, "transfer_coca": 600}
+TABLES = {"transfer": 720, "captioning": 600}
 
 
 def places(dicts):
@@ -101,4 +102,7 @@ def test_the_model_of_a_stage_takes_the_weights_of_the_one_before_and_reads_its_
         assert ("sar" in items[0]) == (stage == "sar") == ("image" not in items[0])
         if stage == "sar":  # the band as grey: on the scale of the optical images
             assert model.pixels(items).abs().mean() < 3
+            contract = model.input_contract["sar"]
+            said = PixelNorm(mean=contract["mean"], std=contract["std"], clip=contract["clip"])
+            torch.testing.assert_close(said(torch.zeros(3, 1, 1)), model.norm(torch.zeros(3, 1, 1)), atol=0.01, rtol=0)
     assert states["natural"] == states["optical"] == states["sar"]

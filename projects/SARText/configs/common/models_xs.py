@@ -21,12 +21,19 @@ coca_architecture = dict(
 )
 
 # SAR as CLIP models read it: one band as grey, of which -25 .. 5 dB become 0 .. 255, then the constants of the optical
-# images that the model began with.
+# images that the model began with. The contract states the same in dB.
+_low, _high = -25.0, 5.0
+_scale = (_high - _low) / 255.0
 sar_contract = L(ModalityContract)(
-    sensor="MiniEarth SAR", bands=("VV",), unit="db", mean=(-12.0,), std=(4.5,), clip=(-25.0, 5.0)
+    sensor="MiniEarth SAR, VV as grey",
+    bands=("VV", "VV", "VV"),
+    unit="db",
+    mean=[round(_low + _scale * value, 3) for value in _optical.mean],
+    std=[round(_scale * value, 3) for value in _optical.std],
+    clip=(_low, _high),
 )
 _optical_norm = L(PixelNorm)(mean=_optical.mean, std=_optical.std)
-_sar_norm = L(grey_norm)(clip=sar_contract.clip, mean=_optical.mean, std=_optical.std)
+_sar_norm = L(grey_norm)(clip=(_low, _high), mean=_optical.mean, std=_optical.std)
 
 
 def _model(kind, modality):

@@ -120,7 +120,8 @@ class ImageTextModel(nn.Module):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels that the image tower reads; other images are resampled to it."""
-        height, width = self.model.visual.image_size
+        size = self.model.visual.image_size  # of residual towers one number
+        height, width = (size, size) if isinstance(size, int) else size
         return int(height), int(width)
 
     @property

@@ -1,0 +1,29 @@
+"""Stage 2: the CoCa ViT-L/14 of stage 1 goes on with captioned SAR images.
+
+    tools/train_net.py --config-file projects/SARText/configs/coca_sar_l14.py
+
+The recipe is SARVLM's (an independent project with the same stages; the authors of SAR-TEXT state none, but that a
+checkpoint of theirs is called `epoch_3`): 10 epochs of 64 images, rate 1e-5, both losses with weight 1.
+"""
+
+from mmovseg.config import get_config
+
+model = get_config("projects/SARText/configs/common/models_l14.py").coca_sar
+dataloader = get_config("projects/SARText/configs/common/data_l14.py").sar
+train = get_config("common/train.py").train
+optimizer = get_config("common/optim.py").optimizer
+lr_multiplier = get_config("common/schedule.py").cosine
+
+model.weights = "output/sartext/coca_optical_l14/model_final.safetensors"
+dataloader.train.batch_size = 64
+optimizer.base_lr = 1e-5
+optimizer.weight_decay = 0.1
+optimizer.decay_biases = False
+optimizer.betas = [0.9, 0.98]  # these and eps are open_clip's for vision transformers
+optimizer.eps = 1e-6
+optimizer.no_decay = ["*logit_scale"]
+lr_multiplier.warmup_iters = 1000
+train.max_iter = 21341  # 21,341 it * 64 im/it / 136,584 im = 10 epochs
+train.amp.enabled = True
+train.clip_grad.enabled = True
+train.output_dir = "output/sartext/coca_sar_l14"
