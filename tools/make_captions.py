@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Make captions for SAR images from what exists: boxes and masks, label maps, MiniEarth; and exchange caption files.
 
-    tools/make_captions.py annotations --coco train=train.json --root HRSID --source hrsid --output output/hrsid.jsonl
+    tools/make_captions.py annotations --dataset hrsid --split train test --output output/hrsid.jsonl
+    tools/make_captions.py annotations --coco train=boxes.json --root mine --source mine --output output/mine.jsonl
     tools/make_captions.py segmentation --dataset ddhr_korea --split train --output output/ddhr_korea.jsonl
     tools/make_captions.py miniearth --route annotation --split test --output output/miniearth.jsonl
     tools/make_captions.py rewrite --captions rsicd=RSICD/test_caps.txt --output output/rsicd.jsonl
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mmovseg.data.miniearth.regions import CLASS_NAMES, TARGET_CATEGORIES
 from mmovseg.data.vocabulary import Vocabulary, get_vocabulary, vocabulary_from_file
@@ -45,6 +47,8 @@ from mmovseg.projects.sartext.captioning.sources import (
 )
 from mmovseg.projects.sartext.captioning.verify import verify_captions
 
+OBJECT_DEFAULTS = {"empty": "describe", "min_side": 0.0, "drop_truncated": False}
+COVER_DEFAULTS = {"min_share": 0.05, "min_labelled": 0.5}
 LAYOUTS = (*TABLE_LAYOUTS, "rsicd", "webdataset")
 
 
@@ -75,28 +79,39 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
 
 def _add_object_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--empty", choices=EMPTY_IMAGES, default="describe", help="images without objects (default: describe)"
+        "--empty",
+        choices=EMPTY_IMAGES,
+        default=OBJECT_DEFAULTS["empty"],
+        help="images without objects (default: describe)",
     )
     parser.add_argument(
-        "--min-side", type=float, default=0.0, metavar="PX", help="leave out objects with a shorter side (default: 0)"
+        "--min-side",
+        type=float,
+        default=OBJECT_DEFAULTS["min_side"],
+        metavar="PX",
+        help="leave out objects with a shorter side (default: 0)",
     )
     parser.add_argument("--drop-truncated", action="store_true", help="leave out objects that touch the image's edge")
 
 
 def _add_annotations(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=make_from_annotations)
+    parser.add_argument("--dataset", metavar="NAME", help="a prepared set of boxes: hrsid, ssdd or sardet100k")
     parser.add_argument(
-        "--coco",
+        "--split",
         nargs="+",
-        required=True,
-        metavar="SPLIT=JSON",
-        help="COCO files; what is small and what large follows from the first",
+        metavar="NAME",
+        help="of --dataset; what is small and what large follows from the first (default: all)",
     )
+    parser.add_argument("--coco", nargs="+", metavar="SPLIT=JSON", help="COCO files instead of --dataset")
+    parser.add_argument("--root", metavar="DIR", help="of the data; image paths in the output start here")
     parser.add_argument(
-        "--root", required=True, metavar="DIR", help="of the data; image paths in the output start here"
+        "--images",
+        default=".",
+        metavar="DIR",
+        help="folder of the images below --root; {split} is replaced (default: .)",
     )
-    parser.add_argument("--images", default=".", metavar="DIR", help="folder of the images below --root (default: .)")
-    parser.add_argument("--source", required=True, metavar="NAME", help="of the data set")
+    parser.add_argument("--source", metavar="NAME", help="of the data set (default: --dataset)")
     parser.add_argument("--gsd", type=float, metavar="M", help="metres per pixel, if one for all (default: not known)")
     parser.add_argument(
         "--scene",
@@ -124,6 +139,9 @@ def _add_segmentation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocabulary", metavar="NAME", help="shipped vocabulary or JSON file (default: the data set's)"
     )
+    parser.add_argument(
+        "--label-map", nargs="+", default=[], metavar="STORED=ID", help="label values of --labels that are no class ids"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default: 1)")
     _add_cover_rules(parser)
     _add_writing(parser)
@@ -131,10 +149,18 @@ def _add_segmentation(parser: argparse.ArgumentParser) -> None:
 
 def _add_cover_rules(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--min-share", type=float, default=0.05, metavar="SHARE", help="classes with less go unnamed (default: 0.05)"
+        "--min-share",
+        type=float,
+        default=COVER_DEFAULTS["min_share"],
+        metavar="SHARE",
+        help="classes with less go unnamed (default: 0.05)",
     )
     parser.add_argument(
-        "--min-labelled", type=float, default=0.5, metavar="SHARE", help="of an image, to be captioned (default: 0.5)"
+        "--min-labelled",
+        type=float,
+        default=COVER_DEFAULTS["min_labelled"],
+        metavar="SHARE",
+        help="of an image, to be captioned (default: 0.5)",
     )
 
 
@@ -176,21 +202,42 @@ def make_from_annotations(args: argparse.Namespace) -> None:
     images: list[ObjectImage] = []
     classes: dict[str, None] = {}
     first: list[ObjectImage] = []
-    for split, path in map(_split_pair, args.coco):
-        found, names = read_coco_images(
-            path,
-            root=args.root,
-            folder=args.images,
-            source=args.source,
-            split=split,
-            scenes=scenes,  # type: ignore[arg-type]
-            gsd_m=args.gsd,
-            bad_boxes=args.bad_boxes,
-        )
+    for part in _named_boxes(args) if args.dataset else _coco_files(args):
+        found, names = read_coco_images(**part, scenes=scenes, bad_boxes=args.bad_boxes)  # type: ignore[arg-type]
         images += found
         first = first or found
         classes |= dict.fromkeys(names)
     _write_objects(args, images, first, load_lexicon(args.lexicon).for_classes(classes))
+
+
+def _named_boxes(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return what `read_coco_images` needs for each split of a prepared set."""
+    from mmovseg.data.datasets.catalog import datasets_root  # imports detectron2: seconds
+    from mmovseg.projects.sartext.data.sets import find_text_set
+
+    known = find_text_set(args.dataset)
+    if known.kind != "boxes":
+        raise UserError(f"--dataset {args.dataset} is a set of {known.kind}, it has no boxes")
+    root = datasets_root() if args.root is None else Path(args.root)
+    splits = args.split or [split for split in known.splits if (root / known.name / f"{split}.json").is_file()]
+    if not splits:
+        raise UserError(f"'{root / known.name}' has no split of {known.name}; make it with {known.prepare}")
+    common = {"root": root / known.name, "source": args.source or known.name, "gsd_m": args.gsd or known.gsd_m}
+    parts = ((split, root / known.name / f"{split}.json", f"{split}/sar") for split in splits)
+    return [{**common, "split": split, "json_file": file, "folder": folder} for split, file, folder in parts]
+
+
+def _coco_files(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return what `read_coco_images` needs for each file."""
+    missing = [name for name in ("coco", "root", "source") if getattr(args, name) is None]
+    if missing or args.split:
+        raise UserError(f"without --dataset, --{missing[0]} must be given" if missing else "--split needs --dataset")
+    common = {"root": args.root, "source": args.source, "gsd_m": args.gsd}
+    pairs = map(_split_pair, args.coco)
+    return [
+        {**common, "split": split, "json_file": file, "folder": args.images.replace("{split}", split)}
+        for split, file in pairs
+    ]
 
 
 def _split_pair(text: str) -> tuple[str, str]:
@@ -225,6 +272,8 @@ def make_from_labels(args: argparse.Namespace) -> None:
 def _named_labels(args: argparse.Namespace) -> tuple[list[LabelJob], Vocabulary]:
     from mmovseg.data.datasets.catalog import dataset_entry, datasets_root, get_dataset  # imports detectron2
 
+    if args.dataset == "miniearth":
+        raise UserError("--dataset miniearth has no files: use the subcommand miniearth --route segmentation")
     entry = dataset_entry(args.dataset)
     dicts = get_dataset(f"{args.dataset}_{args.split}")
     vocabulary = _vocabulary(args.vocabulary or entry.vocabulary)
@@ -239,7 +288,11 @@ def _folder_labels(args: argparse.Namespace) -> tuple[list[LabelJob], Vocabulary
         raise UserError(f"without --dataset the captions of label maps need --{missing[0]}")
     from mmovseg.data.datasets.folders import load_pair_folder  # its package imports detectron2: seconds
 
-    dicts = load_pair_folder(args.optical, args.sar, args.labels)
+    pairs = [_split_pair(text) for text in args.label_map]
+    if not all(stored.isdecimal() and class_id.isdecimal() for stored, class_id in pairs):
+        raise UserError(f"--label-map needs whole numbers such as 255=1, got: {' '.join(args.label_map)}")
+    label_map = {int(stored): int(class_id) for stored, class_id in pairs} or None
+    dicts = load_pair_folder(args.optical, args.sar, args.labels, label_map=label_map)
     jobs = label_jobs(dicts, root=args.root, source=args.source, split=args.split)  # type: ignore[arg-type]
     return jobs, _vocabulary(args.vocabulary)
 
@@ -270,6 +323,7 @@ def make_from_miniearth(args: argparse.Namespace) -> None:
     ]
     if args.num_scenes is not None and args.num_scenes < 1:
         raise UserError(f"--num-scenes must be at least 1, got {args.num_scenes}")
+    _refuse_options_of_the_other_route(args)
     lexicon = load_lexicon(args.lexicon)
     if args.route == "annotation":
         found = [
@@ -293,6 +347,13 @@ def make_from_miniearth(args: argparse.Namespace) -> None:
         )
     )
     _finish(args, records, total, lexicon)
+
+
+def _refuse_options_of_the_other_route(args: argparse.Namespace) -> None:
+    options = {"segmentation": OBJECT_DEFAULTS, "annotation": COVER_DEFAULTS}[args.route]
+    given = [name for name, default in options.items() if getattr(args, name) != default]
+    if given:
+        raise UserError(f"--{given[0].replace('_', '-')} means nothing to --route {args.route}")
 
 
 def _caption_scene(scene: dict, *, part: MiniEarthScenes, **settings) -> CaptionRecord | None:  # noqa: ANN003 - as above
@@ -329,6 +390,9 @@ def _finish(
 def export(args: argparse.Namespace) -> None:
     """Write caption files in the layout of others."""
     records = [record for path in args.captions for record in read_captions(path)]
+    images = Counter(record.image for record in records)
+    if images and images.most_common(1)[0][1] > 1:
+        raise UserError(f"the image '{images.most_common(1)[0][0]}' is in more than one of the caption files")
     kept = [record for record in records if args.split in (None, record.split)]
     if not kept:
         known = ", ".join(sorted({record.split for record in records}))

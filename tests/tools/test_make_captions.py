@@ -19,6 +19,7 @@ from mmovseg.projects.sartext.captioning.lexicon import load_lexicon
 from mmovseg.projects.sartext.captioning.parsing import parse_caption
 from mmovseg.projects.sartext.captioning.schema import load_caption_jsonl, read_captions
 from mmovseg.projects.sartext.captioning.shards import import_webdataset
+from mmovseg.testing.trees_sar import write_sar_tree
 
 
 def run(*words):
@@ -88,6 +89,31 @@ def test_annotations(coco, tmp_path, capsys):
     assert "4 of 4 images agree with their annotation (12 captions read back" in capsys.readouterr().out
 
 
+def test_annotations_of_a_prepared_set(coco, tmp_path, capsys):
+    """Its splits lie in folders, ``<set>/<split>/sar`` beside ``<set>/<split>.json``."""
+    root = tmp_path / "sets"
+    for split in ("train", "test"):
+        (root / "ssdd" / split / "sar").mkdir(parents=True)
+        content = json.loads((coco / f"{split}.json").read_text())
+        for image in content["images"]:
+            (coco / "images" / image["file_name"]).rename(root / "ssdd" / split / "sar" / image["file_name"])
+        (root / "ssdd" / f"{split}.json").write_text(json.dumps(content))
+    words = ("annotations", "--root", root, "--output", tmp_path / "a.jsonl", "--dataset")
+    run(*words, "ssdd")
+    records = read_captions(tmp_path / "a.jsonl")
+    assert [(record.image, record.source) for record in records] == [
+        (f"{split}/sar/{number}.png", "ssdd")
+        for split, number in (("train", 0), ("train", 1), ("test", 2), ("test", 3))
+    ]
+    run(*words, "ssdd", "--split", "test")
+    assert [record.captions for record in read_captions(tmp_path / "a.jsonl")] == [r.captions for r in records[2:]]
+    assert "is a set of captions, it has no boxes" in fails(capsys, *words, "rsicd")
+    assert "has no split of hrsid; make it with datasets/prepare_hrsid.py" in fails(capsys, *words, "hrsid")
+    assert "without --dataset, --coco must be given" in fails(capsys, *words[:-1])
+    given = ("--coco", f"a={coco}/train.json", "--source", "made", "--split", "a")
+    assert "--split needs --dataset" in fails(capsys, *words[:-1], *given)
+
+
 def test_verify_finds_a_changed_annotation(coco, tmp_path, capsys):
     annotate(coco, tmp_path / "a.jsonl")
     content = json.loads((coco / "test.json").read_text())
@@ -148,10 +174,24 @@ def test_segmentation_of_folders(labels, tmp_path, capsys):
     assert "2 of 2 images agree" in capsys.readouterr().out
     error = fails(capsys, *words, "sarbud")
     assert "label/1.png': label 4 is none of the 2 classes" in error
+    assert "needs whole numbers such as 255=1" in fails(capsys, *words, "ddhr_sk", "--label-map", "a=1")
+    run(*words, "ombria", "--label-map", "0=0", "4=0", "1=1")
+    assert set(read_captions(tmp_path / "a.jsonl")[0].provenance["facts"]["cover"]) == {"dry land", "flood water"}
     assert "need --labels" in fails(capsys, "segmentation", "--split", "val", "--output", tmp_path / "b.jsonl")
     assert "unknown data set 'nowhere'" in fails(
         capsys, "segmentation", "--dataset", "nowhere", "--split", "val", "--output", tmp_path / "b.jsonl"
     )
+
+
+def test_segmentation_of_a_named_set(tmp_path, capsys, monkeypatch):
+    write_sar_tree(tmp_path / "sets", names=["ddhr_korea"], count=2)
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
+    words = ("segmentation", "--split", "test", "--output", tmp_path / "a.jsonl", "--dataset")
+    run(*words, "ddhr_korea")
+    first, second = read_captions(tmp_path / "a.jsonl")
+    assert first.image.startswith("ddhr_korea/test/sar/") and first.source == "ddhr_korea" and first.split == "test"
+    assert first.provenance["classes"] == ["building", "farmland", "greenery", "road", "water"]
+    assert "use the subcommand miniearth" in fails(capsys, *words, "miniearth")
 
 
 def test_export(coco, tmp_path, capsys):
@@ -165,6 +205,9 @@ def test_export(coco, tmp_path, capsys):
     run(*words, tmp_path / "wds", "--layout", "webdataset", "--root", coco, "--shard-size", 3)
     assert import_webdataset(tmp_path / "wds") == records
     assert "4 images in 2 archives" in capsys.readouterr().out
+    double = ("export", "--captions", tmp_path / "a.jsonl", tmp_path / "a.jsonl", "--output", tmp_path / "x")
+    error = fails(capsys, *double, "--layout", "rsicd")
+    assert "the image 'images/0.png' is in more than one of the caption files" in error
     assert "say with --root" in fails(capsys, *words, tmp_path / "x", "--layout", "webdataset")
     error = fails(capsys, *words, tmp_path / "x", "--layout", "rsicd", "--split", "val")
     assert "no caption record is of the split 'val'; the files have: test, train" in error
@@ -240,6 +283,41 @@ def check_miniearth(reader, tmp_path, count, size, *more):
 
 def test_fifty_scenes_of_miniearth_read_back_to_the_annotation(tmp_path, kept_scenes):
     check_miniearth(kept_scenes, tmp_path, 50, 64)
+
+
+def test_options_of_the_other_route_are_refused(tmp_path, capsys):
+    words = ("miniearth", "--split", "test", "--num-scenes", 1, "--output", tmp_path / "a.jsonl", "--route")
+    assert "--min-share means nothing to --route annotation" in fails(capsys, *words, "annotation", "--min-share", 0.1)
+    assert "--empty means nothing to --route segmentation" in fails(capsys, *words, "segmentation", "--empty", "skip")
+    assert "--num-scenes must be at least 1, got 0" in fails(capsys, *words, "annotation", "--num-scenes", 0)
+
+
+@pytest.mark.realdata
+def test_flood_masks_give_captions_that_agree_with_them(realdata, tmp_path):
+    folder = realdata / "ombria/train"
+    run(
+        *("segmentation", "--sar", folder / "s1_after", "--labels", folder / "mask", "--root", folder, "--source", "x"),
+        *(
+            "--split",
+            "train",
+            "--vocabulary",
+            "ombria",
+            "--label-map",
+            "0=0",
+            "255=1",
+            "--output",
+            tmp_path / "a.jsonl",
+        ),
+    )
+    lexicon = load_lexicon().for_classes(["dry land", "flood water"])
+    records = read_captions(tmp_path / "a.jsonl")
+    assert len(records) == len(list((folder / "mask").glob("*.png")))
+    for record in records[:40]:
+        flooded = 100 * np.mean(np.array(Image.open(folder / "mask" / record.image.split("/")[1])) == 255)
+        for parsed in (parse_caption(text, lexicon) for text in record.captions):
+            for mention in parsed.mentions:
+                share = flooded if mention.category == "flood water" else 100 - flooded
+                assert share >= 5 and (mention.percent is None or abs(mention.percent - share) <= 2.51)
 
 
 @pytest.mark.slow
