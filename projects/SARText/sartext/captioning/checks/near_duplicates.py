@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 BANDS, ROWS = 32, 4
-_PRIME = (1 << 61) - 1
+_PRIME = (1 << 31) - 1
 _SEED = 20260101
 
 
@@ -41,17 +41,17 @@ def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
 
 def minhash(parts: frozenset[str]) -> np.ndarray:
     """Return the signature (BANDS * ROWS,) of a set: equal entries estimate the Jaccard index."""
-    keys = [int.from_bytes(hashlib.blake2b(part.encode(), digest_size=4).digest(), "big") for part in parts]
+    keys = [int.from_bytes(hashlib.blake2b(part.encode(), digest_size=8).digest(), "big") % _PRIME for part in parts]
     factors, offsets = _permutations()
-    # 32-bit keys times 29-bit factors stay below 2 ** 61, so that no product wraps round
+    # products of 31 bits fit, and are far above the prime: each factor mixes the order of the keys anew
     values = (np.array(keys, dtype=np.uint64)[:, None] * factors + offsets) % np.uint64(_PRIME)
     return values.min(axis=0)
 
 
 def _permutations() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(_SEED)
-    factors = rng.integers(1, 1 << 29, BANDS * ROWS, dtype=np.uint64)
-    return factors, rng.integers(0, 1 << 60, BANDS * ROWS, dtype=np.uint64)
+    factors = rng.integers(1, _PRIME, BANDS * ROWS, dtype=np.uint64)
+    return factors, rng.integers(0, _PRIME, BANDS * ROWS, dtype=np.uint64)
 
 
 def group_near(texts: Sequence[str], *, threshold: float) -> list[int]:

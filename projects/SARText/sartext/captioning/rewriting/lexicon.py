@@ -20,7 +20,11 @@ from mmovseg.errors import UserError
 _FOLDER = Path(__file__).parent
 KINDS = ("modifier", "noun", "verb", "adverb", "preposition")
 """What a banned word can be; the same word may be several, the order decides which is asked first."""
-ALLOWED_PHRASES = ("dark smooth area", "dark smooth areas", "bright returns")
+ALLOWED_PHRASES = tuple(
+    f"{verb} as {phrase}"
+    for verb in ("appears", "appear")
+    for phrase in ("a dark smooth area", "dark smooth areas", "bright returns")
+)
 """What the verified SAR vocabulary says, see `sar_terms`; "dark" alone stays banned."""
 _BANNED_PHRASES = {"banned noun": "texture", "banned modifier": "colour", "dropped": "filler"}
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")

@@ -350,6 +350,8 @@ class NounReader(CoreReader):
         while self.tag(at) in (Tag.PREPOSITION, Tag.RELATIVE):
             words += (self.text(at),)
             at += 1
+        if self.tag(at) is Tag.BANNED_PREPOSITION:  # "which looks like ..."
+            return self.preposition_phrase(at)
         self.in_relative += 1
         found = self.verb_phrases(at, None) if self._verb_follows(at) else self.clause(at)
         self.in_relative -= 1

@@ -80,6 +80,9 @@ def join_list(members: Sequence[Phrase], connectors: Sequence[Words]) -> Phrase:
             gap = index - kept[number - 1] > 1 or index < len(members) - 1
             words += ("and",) if is_last and gap and link == (",",) else link
         words += members[index].words
+    before = members[0]
+    if before.alive and kept[0] and not members[kept[0]].determiner:
+        words = before.words[: before.determiner] + words
     first = members[kept[0]]
     # of a whole list the verb is right already; with members lost it is that of what is left
     plural = first.plural if len(kept) == 1 else True if len(kept) < len(members) else None
@@ -88,9 +91,19 @@ def join_list(members: Sequence[Phrase], connectors: Sequence[Words]) -> Phrase:
 
 
 def _is_new(members: Sequence[Phrase], index: int) -> bool:
-    """Say whether a member says more than those before it: "green trees and dead trees" are "trees"."""
-    words = members[index].words[members[index].determiner :]
-    return all(words != one.words[one.determiner :] for one in members[:index]) or not members[index].rules
+    """Say whether a member that lost words says more than the others: "green trees and dead trees" are "trees"."""
+    words = _bare(members[index])
+    if not members[index].rules:
+        return True
+    for other, member in enumerate(members):
+        theirs = _bare(member)
+        if other != index and theirs[: len(words)] == words and (len(theirs) > len(words) or other < index):
+            return False
+    return True
+
+
+def _bare(phrase: Phrase) -> Words:
+    return phrase.words[phrase.determiner :]
 
 
 _IRREGULAR = {"is": "are", "was": "were", "has": "have", "does": "do", "goes": "go"}

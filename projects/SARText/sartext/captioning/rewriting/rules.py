@@ -152,12 +152,12 @@ def _mend_articles(text: str) -> str:
 def sounds_like_vowel(word: str) -> bool:
     """Say whether a word begins with the sound of a vowel: "hour", "s-shaped", not "unique", "SAR"."""
     word = word.lower()
+    if word[0].isdigit():
+        return word.startswith(("8", "11", "18"))
     if len(word) == 1 or re.match(r"[a-z]-", word):
         return word[0] in "aefhilmnorsx"
     if re.match(r"(?:hour|honest|honou?r|heir)", word):
         return True
     if re.match(r"(?:uni(?!m|n)|us[aeiu]|eu|one(?!\w)|one-|once|ut[ei]|u-)", word):
         return False
-    if word[0].isdigit():
-        return word.startswith(("8", "11", "18"))
     return word[0] in _VOWELS

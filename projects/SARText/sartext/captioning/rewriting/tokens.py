@@ -65,7 +65,18 @@ _MEDIUM_NOUNS = frozenset(
     | {"screenshot", "footage", "view", "views"}
 )
 _MEDIUM_WORDS = frozenset(
-    {"aerial", "satellite", "optical", "rgb", "multispectral", "panchromatic", "remote", "sensing", "remote-sensing"}
+    {
+        "sar",
+        "aerial",
+        "satellite",
+        "optical",
+        "rgb",
+        "multispectral",
+        "panchromatic",
+        "remote",
+        "sensing",
+        "remote-sensing",
+    }
     | {"google", "earth", "high", "low", "resolution", "high-resolution", "bird's", "bird's-eye", "eye", "drone", "uav"}
     | {"color", "colour", "infrared", "overhead", "top-down"}
 )
@@ -171,7 +182,7 @@ def _pair_token(words: Sequence[str], index: int, lexicon: Lexicon) -> Token | N
     if second in ("shaped", "sized", "lined") and first not in lexicon.words("adverb"):
         return Token(f"{first} {second}", Tag.ADJECTIVE)
     is_noun = _tag_word(first, lexicon).tag in (Tag.NOUN, Tag.BANNED_NOUN)
-    opens = before in lexicon.words("determiner") and words[index + 2] not in lexicon.words("determiner")
+    opens = _tag_word(before, lexicon).tag in (Tag.DETERMINER, Tag.ADJECTIVE, Tag.BANNED_MODIFIER)
     if second == "like" and is_noun and opens and _tag_word(words[index + 2], lexicon).tag is Tag.NOUN:
         return Token(f"{first} like", Tag.BANNED_MODIFIER, "simile")
     return None
