@@ -34,7 +34,7 @@ def test_a_rich_sentence():
     text = (
         "At the top left, three SMALL ships in a row (two in the upper left corner and one in the centre) and a single "
         "aircraft; about 40 percent open water, much water stretching from the left edge to the right edge, a road "
-        "along the water and several areas of city, in an inshore scene."
+        "along the water and several areas of city, in an inshore area."
     )
     parsed = parse_caption(text, LEXICON)
     ships, plane, share, level, road, shore, city = parsed.mentions
@@ -79,7 +79,7 @@ def faults_of(text):
         "several areas of city",
         "two areas of water in the left half; some roads along the water",
         "about 40 percent water and around 5 percent roads",
-        "ships, water and roads in a coastal scene",
+        "ships, water and roads in a coastal area",
         "a strip of water running from left to right",
     ],
 )
@@ -109,8 +109,8 @@ def test_right_statements_have_no_fault(text):
         ("water running from top to bottom", "course", "water"),
         ("roads through the water", "relation", "road"),
         ("water along the roads", "relation", "water"),
-        ("ships on an open-sea scene", None, None),
-        ("ships in an open-sea scene", "scene", ""),
+        ("ships on an open-sea area", None, None),
+        ("ships in an open-sea area", "scene", ""),
     ],
 )
 def test_each_wrong_statement_is_found(text, kind, category):

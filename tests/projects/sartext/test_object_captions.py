@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -169,6 +170,17 @@ def test_captions_do_not_depend_on_order_or_company():
     longer = list(caption_objects(images, LEXICON, limits=limits, options=WritingOptions(num_captions=9)))
     assert all(a.captions == b.captions[:5] for a, b in zip(records, longer, strict=True))
     assert min(len(record.captions) for record in longer) == 9
+
+
+def test_broken_down_counts_read_as_english():
+    item = image(box("ship", 50, 50), box("ship", 250, 50), box("ship", 55, 250), box("ship", 45, 240))
+    (record,) = caption_objects([item], LEXICON, limits={}, options=WritingOptions(num_captions=30))
+    spread = [
+        text for text, rules in zip(record.captions, record.provenance["rules"], strict=True) if "spread" in rules
+    ]
+    assert len(spread) >= 5
+    for text in spread:
+        assert re.search(r"one (at|in) the .*, one (at|in) the .* and two (at|in) the ", text), text
 
 
 def test_words_are_chosen_evenly():

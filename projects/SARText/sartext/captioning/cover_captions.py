@@ -151,7 +151,7 @@ def _areas(facts: dict[str, Any], lexicon: Lexicon, choose: Chooser) -> _Parts:
             rules.append(f"location:{places[0][1]}")
         elif 1 < len(known.get("cells", ())) <= MOST_CELLS:
             parts = [
-                f"{number_alone(stated_count(number), lexicon, choose, name, cell)} "
+                f"{number_alone(stated_count(number), lexicon)} "
                 f"{choose.pick(lexicon.words['cells'][cell], 'cell', name, cell)}"
                 for cell, number in known["cells"].items()
             ]

@@ -205,7 +205,7 @@ def _item(
     if style == "spread" and 1 < len(group.get("cells", ())) <= MOST_CELLS:
         rules.append("location:cells")
         parts = [
-            f"{number_alone(stated_count(number), lexicon, choose, name, cell)} "
+            f"{number_alone(stated_count(number), lexicon)} "
             f"{choose.pick(lexicon.words['cells'][cell], 'cell', name, cell)}"
             for cell, number in group["cells"].items()
         ]

@@ -43,10 +43,10 @@ def number_word(count: Count, lexicon: Lexicon, choose: Chooser, *slot: object) 
     return choose.pick(_numbers(count, lexicon), "number", *slot)
 
 
-def number_alone(count: Count, lexicon: Lexicon, choose: Chooser, *slot: object) -> str:
-    """Return a count in words that can stand without a noun: "one", not "a single"."""
+def number_alone(count: Count, lexicon: Lexicon) -> str:
+    """Return a count in words that can stand without a noun: "one", neither "a single" nor "only one"."""
     words = _numbers(count, lexicon)
-    return choose.pick([word for word in words if not word.startswith(("a ", "an "))] or words, "number", *slot)
+    return next((word for word in words if not word.startswith(("a ", "an "))), words[0])
 
 
 def _numbers(count: Count, lexicon: Lexicon) -> list[str]:
