@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from mmovseg.data.sample import BoxAnnotation, DatasetDict
 from mmovseg.errors import UserError
@@ -185,7 +185,7 @@ def _box(
     return None if empty else (x0, y0, x1, y1)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
