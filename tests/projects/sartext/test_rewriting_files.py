@@ -169,8 +169,11 @@ def test_the_command_writes_captions_and_pairs(files, capsys):
     assert done.provenance["facts"]["edge_agreement"] > 0.03
     assert "made: 1 of 4 captions kept (25.0 %" in capsys.readouterr().out
     assert "| 1 | made |" in (files / "pairs.md").read_text()
+    text = (files / "pairs.md").read_text()
+    (files / "pairs.md").write_text(text.replace("# Captions before", "# Read by hand\n\nCaptions before"))
     main([*command])
     assert (files / "out.jsonl").read_bytes() == first
+    assert (files / "pairs.md").read_text() == text.replace("# Captions before", "# Read by hand\n\nCaptions before")
     with pytest.raises(SystemExit):
         main([*command[:-1], "--pair-gate", "0.999"])
     assert "left no caption" in capsys.readouterr().err

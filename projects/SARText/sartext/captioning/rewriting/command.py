@@ -28,6 +28,7 @@ from mmovseg.projects.sartext.captioning.schema import CaptionRecord, read_capti
 from mmovseg.projects.sartext.data.precomp import import_precomp
 
 _PRECOMP = "_caps.txt"
+_MARK = "<!-- written by tools/make_captions.py rewrite --pairs from here on -->"
 
 
 def add_rewrite(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +65,9 @@ def add_rewrite(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sar-terms", metavar="DIR", help="label maps, same stems: say how water looks, if it does")
     parser.add_argument("--vocabulary", metavar="NAME", help="of the label maps: shipped, or a JSON file")
-    parser.add_argument("--pairs", metavar="MD", help="write pairs before and after, to be read by hand")
+    parser.add_argument(
+        "--pairs", metavar="MD", help="write pairs to be read by hand, below the mark in a file that has it"
+    )
     parser.add_argument("--num-pairs", type=int, default=100, metavar="N", help="default: 100")
     parser.add_argument("--pairs-seed", type=int, default=0, metavar="N", help="default: 0")
 
@@ -102,7 +105,7 @@ def run_rewrite(args: argparse.Namespace) -> None:
     else:
         write_captions(args.output, _at_least_one(done))
     if args.pairs is not None:
-        text = _pairs_text(records, rewriter, accounts, args)
+        text = _kept_head(Path(args.pairs)) + _pairs_text(records, rewriter, accounts, args)
         with atomic_write(args.pairs) as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(summarise(accounts))
@@ -190,12 +193,20 @@ def _term_check(args: argparse.Namespace):  # noqa: ANN202 - the terms, and a fu
     return terms, check
 
 
+def _kept_head(path: Path) -> str:
+    """Return what people wrote above the mark in a file of pairs that is there already, else a heading."""
+    if path.is_file():
+        head, mark, _ = path.read_text(encoding="utf-8").partition(_MARK)
+        if mark:
+            return head + mark
+    return f"# Captions before and after the rewriting rules\n\n{_MARK}"
+
+
 def _pairs_text(
     records: list[CaptionRecord], rewriter: CaptionRewriter, accounts: dict[str, Account], args: argparse.Namespace
 ) -> str:
     pairs = sample_pairs(records, rewriter, count=args.num_pairs, seed=args.pairs_seed)
     return (
-        "# Captions before and after the rewriting rules\n\n"
-        f"{len(pairs)} random captions (seed {args.pairs_seed}) of those that the rules kept and changed.\n\n"
+        f"\n\n{len(pairs)} random captions (seed {args.pairs_seed}) of those that the rules kept and changed.\n\n"
         f"{share_table(accounts)}\n\n{pairs_table(pairs)}\n"
     )

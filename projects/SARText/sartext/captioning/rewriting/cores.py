@@ -80,7 +80,8 @@ class CoreReader:
             return Phrase((), frozenset(rules), determiner_of_dead=determiner), at, head
         plural = self._number(number, bool(self.tokens[at - 1].plural), determiner)
         fixed = self.lexicon.words("nouns without plural") | self.lexicon.words("noun or verb, base")
-        if plural and not self.tokens[at - 1].plural and head not in fixed:
+        is_odd = any(self.tokens[index].plural for index in range(nouns_at, at - 1))  # "ones next": no compound
+        if plural and not self.tokens[at - 1].plural and head not in fixed and not is_odd:
             nouns = (*nouns[:-1], plural_of(nouns[-1]))
             rules.add("agreement")
         if determiner[-1:] == ("another",) and self.tokens[at - 1].plural:

@@ -90,11 +90,15 @@ def join_list(members: Sequence[Phrase], connectors: Sequence[Words]) -> Phrase:
     return Phrase(words, rules, plural, first.determiner, back, first.plural, lost_first=kept[0] > 0)
 
 
+_UNCOUNTED = frozenset({("some",), ("many",), ("several",), ("lots of",), ("a lot of",), ("plenty of",), ("the",)})
+
+
 def _is_new(members: Sequence[Phrase], index: int) -> bool:
     """Say whether a member that lost words says more than the others: "green trees and dead trees" are "trees"."""
     words = _bare(members[index])
-    if not members[index].rules:
-        return True
+    determiner = members[index].words[: members[index].determiner]
+    if not members[index].rules or (determiner and determiner not in _UNCOUNTED):
+        return True  # "six white tanks and six silver tanks" are twelve
     for other, member in enumerate(members):
         theirs = _bare(member)
         if other != index and theirs[: len(words)] == words and (len(theirs) > len(words) or other < index):

@@ -65,7 +65,7 @@ class SentenceReader(NounReader):
         phrase, at = subject
         at += self.tag(at) is Tag.COMMA and self._verb_ahead(at + 1)
         if self._verb_ahead(at):
-            found = self.verb_phrases(at, phrase.plural)
+            found = self.verb_phrases(at, self._number_of_subject(phrase, at))
             if found is None:
                 return None
             verb, at = found
@@ -76,6 +76,11 @@ class SentenceReader(NounReader):
         if not phrase.alive:
             return join([lead, phrase]).dead("clause"), at
         return replace(join([lead, phrase]), kind="noun"), at
+
+    def _number_of_subject(self, subject: Phrase, at: int) -> bool | None:
+        """Return the number that a verb takes; None leaves it: "a park with two trails go" means the trails."""
+        is_plain = self.tag(at) is Tag.VERB and not self.text(at).endswith("s")
+        return None if is_plain and self.tokens[at - 1].plural else subject.plural
 
     def _leads(self, at: int) -> Found:
         """Read the phrases before the subject, each with the comma that follows it."""

@@ -177,11 +177,14 @@ def _pair_token(words: Sequence[str], index: int, lexicon: Lexicon) -> Token | N
     if index + 2 >= len(words) or not index:
         return None
     first, second, before = words[index], words[index + 1], words[index - 1]
-    if not first[0].isalnum() or first in lexicon.category_of["modifier"] or first in lexicon.words("determiner"):
+    if not first[0].isalnum() or first in lexicon.category_of["modifier"]:
         return None
-    if second in ("shaped", "sized", "lined") and first not in lexicon.words("adverb"):
+    is_shape = second in ("shaped", "sized") or (
+        second == "lined" and words[index + 2] not in ("with", "by", "up", "in")
+    )
+    if is_shape and first not in lexicon.words("adverb"):
         return Token(f"{first} {second}", Tag.ADJECTIVE)
-    is_noun = _tag_word(first, lexicon).tag in (Tag.NOUN, Tag.BANNED_NOUN)
+    is_noun = first not in lexicon.words("determiner") and _tag_word(first, lexicon).tag in (Tag.NOUN, Tag.BANNED_NOUN)
     opens = _tag_word(before, lexicon).tag in (Tag.DETERMINER, Tag.ADJECTIVE, Tag.BANNED_MODIFIER)
     if second == "like" and is_noun and opens and _tag_word(words[index + 2], lexicon).tag is Tag.NOUN:
         return Token(f"{first} like", Tag.BANNED_MODIFIER, "simile")
