@@ -55,6 +55,7 @@ def test_a_rich_sentence():
     [
         ("no ships, aircraft or roads in a SAR image", {"ship": 0, "aircraft": 0, "road": 0}),
         ("without vessels. two aircraft", {"ship": 0, "aircraft": 2}),
+        ("no ships. aircraft", {"ship": 0}),
         ("no ships but 14 airplanes", {"ship": 0, "aircraft": 14}),
         ("more than ten ships and upwards of ten aircraft", {"ship": "more than ten", "aircraft": "more than ten"}),
         ("a ship near the city", {}),
@@ -64,6 +65,12 @@ def test_a_rich_sentence():
 )
 def test_counts(text, counts):
     assert parse_caption(text, LEXICON).counts() == counts
+
+
+def test_a_stop_ends_a_statement():
+    ships, planes = parse_caption("three ships; in the centre, two aircraft", LEXICON).mentions
+    assert ships.places == [] and planes.places == [("centre", None)]
+    assert parse_caption("roads; along the water", LEXICON).relations == []
 
 
 def faults_of(text):

@@ -131,6 +131,7 @@ def test_captions_of_every_vocabulary_state_the_labels(dataset):
         assert (record is None) == (not named)
         if record is None:
             continue
+        assert max(len(text.split()) for text in record.captions) <= 55  # fits the 77 tokens of CLIP
         said = [parse_caption(text, lexicon) for text in record.captions]
         assert {mention.category for parsed in said for mention in parsed.mentions} == set(
             sorted(named, key=lambda name: -shares[name])[:5]

@@ -136,6 +136,7 @@ def test_captions_state_the_annotation():
     rules, places = set(), 0
     for item, record in zip(images, caption_objects(images, LEXICON, limits=limits), strict=True):
         assert len(set(record.captions)) == 5
+        assert max(len(text.split()) for text in record.captions) <= 55  # fits the 77 tokens of CLIP
         said = [parse_caption(text, LEXICON) for text in record.captions]
         for parsed in said:
             for category, count in parsed.counts().items():

@@ -149,7 +149,9 @@ def _areas(facts: dict[str, Any], lexicon: Lexicon, choose: Chooser) -> _Parts:
             section = {"cell": "cells", "half": "halves"}[places[0][1]]
             text += f" {choose.pick(lexicon.words[section][places[0][0]], 'place', name)}"
             rules.append(f"location:{places[0][1]}")
-        elif 1 < len(known.get("cells", ())) <= MOST_CELLS:
+        elif (
+            1 < len(known.get("cells", ())) <= MOST_CELLS and "location:cells" not in rules
+        ):  # one: CLIP reads 77 tokens
             parts = [
                 f"{number_alone(stated_count(number), lexicon)} "
                 f"{choose.pick(lexicon.words['cells'][cell], 'cell', name, cell)}"

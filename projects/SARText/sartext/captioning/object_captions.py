@@ -149,13 +149,13 @@ def write_sentences(
 
 def usable_styles(facts: dict[str, Any]) -> list[str]:
     """Return the styles that have something to say."""
-    groups = facts["objects"].values()
+    groups = [facts["objects"][name] for name in _by_count(facts)]
     if not groups:
         return ["absence"]
     styles = []
     for style, parts in _PARTS.items():
         if style == "spread":
-            is_usable = any(1 < len(group.get("cells", ())) <= MOST_CELLS for group in groups)
+            is_usable = any(map(_can_spread, list(groups)[:MOST_CLASSES]))
         else:
             is_usable = not parts or any(part in group for group in groups for part in parts)
         if is_usable:
@@ -163,16 +163,26 @@ def usable_styles(facts: dict[str, Any]) -> list[str]:
     return styles
 
 
+def _by_count(facts: dict[str, Any]) -> list[str]:
+    return sorted(facts["objects"], key=lambda name: (-facts["objects"][name]["count"], name))
+
+
+def _can_spread(group: dict[str, Any]) -> bool:
+    return 1 < len(group.get("cells", ())) <= MOST_CELLS
+
+
 def _sentence(style: str, facts: dict[str, Any], lexicon: Lexicon, choose: Chooser) -> Sentence:
-    names = sorted(facts["objects"], key=lambda name: (-facts["objects"][name]["count"], name))
+    names = _by_count(facts)
     names = names if style == "counted" else names[:MOST_CLASSES]
     rules = [style]
     stated: list[tuple[str, Count]] = []
     items = []
+    broken_down = [name for name in names if style == "spread" and _can_spread(facts["objects"][name])][:1]
     for name in names:
         group = facts["objects"][name]
         count = stated_count(group["count"], is_complete=group.get("is_complete", True))
-        items.append(_item(style, name, count, group, lexicon, choose, rules))
+        text = _item(style, name, count, group, lexicon, choose, rules)
+        items.append(_with_cells(text, name, group, lexicon, choose, rules) if name in broken_down else text)
         stated.append((name, count))
     template = choose.index(len(lexicon.templates("objects")), "objects")
     rules.append(f"objects/{template}")
@@ -201,16 +211,19 @@ def _item(
     if "cell" in _PARTS[style] and "cell" in group:
         words.append(choose.pick(lexicon.words["cells"][group["cell"]], "cell", name))
         rules.append("location:group")
-    text = " ".join(words)
-    if style == "spread" and 1 < len(group.get("cells", ())) <= MOST_CELLS:
-        rules.append("location:cells")
-        parts = [
-            f"{number_alone(stated_count(number), lexicon)} "
-            f"{choose.pick(lexicon.words['cells'][cell], 'cell', name, cell)}"
-            for cell, number in group["cells"].items()
-        ]
-        text = choose.pick(lexicon.templates("spread"), "spread", name).format(group=text, parts=join_words(parts))
-    return text
+    return " ".join(words)
+
+
+def _with_cells(
+    text: str, name: str, group: dict[str, Any], lexicon: Lexicon, choose: Chooser, rules: list[str]
+) -> str:
+    """Return "four ships, two at the top and two on the left"; adds to the rule ids."""
+    rules.append("location:cells")
+    parts = [
+        f"{number_alone(stated_count(number), lexicon)} {choose.pick(lexicon.words['cells'][cell], 'cell', name, cell)}"
+        for cell, number in group["cells"].items()
+    ]
+    return choose.pick(lexicon.templates("spread"), "spread", name).format(group=text, parts=join_words(parts))
 
 
 def _absence(facts: dict[str, Any], lexicon: Lexicon, choose: Chooser) -> Sentence:
