@@ -40,6 +40,8 @@ CASES = {
     "some people and cars are in the square": "some cars are in the square",
     "there are some green trees and dead trees near the road": "there are some trees near the road",
     "six silvery tanks and six white tanks are in the field": "six tanks and six tanks are in the field",
+    "two white tanks and a grey one are next to the long road": "two tanks and another are next to the long road",
+    "buildings with red roofs and a white one are near the road": "buildings are near the road",
     # clauses that lose subject, object or predicate
     "the road crosses a bridge while the sky is cloudy": "the road crosses a bridge",
     "the houses, whose roofs are red, are arranged in rows": "the houses are arranged in rows",

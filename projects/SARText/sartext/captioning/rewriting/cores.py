@@ -73,6 +73,8 @@ class CoreReader:
             at += 1
         if at == nouns_at:
             return self._headless(start, at, determiner, modifiers, lost, rules, back)
+        if self.text(at - 1) == "one" and lost and not modifiers and determiner in (("a",), ("an",)):
+            return Phrase(("another",), frozenset(rules | {"determiner"}), False, 1, True), at, "one"
         nouns, kept, more = self._nouns(nouns_at, at, modifiers, lost)
         rules |= more
         head = self.text(at - 1)

@@ -84,6 +84,8 @@ class NounReader(CoreReader):
 
     def _inherit(self, before: Phrase, member: Phrase, at: int) -> Phrase:
         """Return a member with the determiner of a dead one before it: "some people and cars" -> "some cars"."""
+        if not before.alive and member.words[:1] == ("another",) and self.text(at) in ("a", "an"):
+            return member.dead("list member")  # "with red roofs and a white one": another what?
         if before.alive or not member.alive or self.tag(at) is Tag.DETERMINER or not before.determiner_of_dead:
             return member
         words = before.determiner_of_dead
