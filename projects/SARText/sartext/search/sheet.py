@@ -53,7 +53,7 @@ def draw_sheet(
 
 def _draw_query(query: Query, found: Sequence[Match], folder: Path, show: Show) -> Image.Image:
     cell_height = THUMB_PX + _LINE_PX * (2 + _LINES * any(match.captions for match in found)) + _GAP_PX
-    head = 2 * _GAP_PX + _LINE_PX + (THUMB_PX if query.image else 0)
+    head = 2 * _GAP_PX + _LINE_PX + (THUMB_PX + _GAP_PX if query.image else 0)
     rows = -(-len(found) // _COLUMNS)
     block = Image.new("RGB", (_GAP_PX + _COLUMNS * (THUMB_PX + _GAP_PX), head + rows * cell_height), _PAPER)
     draw = ImageDraw.Draw(block)
