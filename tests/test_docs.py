@@ -64,16 +64,28 @@ def generated_blocks() -> dict[tuple[str, str, str], str]:
         for name in ("cmu_encoders", "table4", "table3", "table_a5", "table_a3")
     }
     tables = ROOT / "projects/CoDeMAE/configs/tables"
-    codemae_rows = {"chips_real": "codemae_chips"}  # table -> its rows; the ablations share theirs
+    # table -> its rows; the ablations share theirs
+    codemae_rows = {"chips_real": "codemae_chips", "detection_miniearth": "codemae_detection"}
     codemae = {
         ("projects/CoDeMAE/README.md", f"table:{name}", "table"): to_markdown(
             read_table(tables / f"{name}.json"), table_rows(ROOT / f"results/{codemae_rows.get(name, 'codemae')}.csv")
         )
-        for name in ("iia_data", "iib_sharing", "iic_objectives", "iid_targets", "iie_contrast", "chips_real")
+        for name in (
+            *("iia_data", "iib_sharing", "iic_objectives", "iid_targets", "iie_contrast"),
+            *("chips_real", "detection_miniearth"),
+        )
+    }
+    tables = ROOT / "projects/CrossEarthSAR/configs/tables"
+    gaps = {
+        ("projects/CrossEarthSAR/README.md", f"table:{name}", "table"): to_markdown(
+            read_table(tables / f"{name}.json"), table_rows(ROOT / "results/crossearth_gaps.csv")
+        )
+        for name in ("gaps_main", "gaps_heads", "gaps_experts", "gaps_topk")
     }
     return {
         **cmu,
         **codemae,
+        **gaps,
         ("README.md", "table:ombria", "table"): folds_markdown(floods, flood_counts, brief=True),
         ("projects/CMU/README.md", "table:table_a2", "table"): cost_markdown(
             cost, read_rows(ROOT / "results/cost.csv")

@@ -106,12 +106,14 @@ def _beside_reported(table: Mapping[str, Any], rows: _Rows) -> str:
 
     for run in table["runs"]:
         for modality in run["evaluate"]:
+            found = _rows_of(rows, run["name"], modality)
             measured = [
-                mean_and_spread(_values(rows, run["name"], modality, name), digits=_digits(table, name))
+                # A run may lack what others have: a dense model has no experts to share the tokens.
+                "-" if found and not values else mean_and_spread(values, digits=_digits(table, name))
                 for name in metrics
+                for values in [_values(rows, run["name"], modality, name)]
             ]
-            seeds = str(len(_rows_of(rows, run["name"], modality)))
-            lines.append(line(run["label"], modality, measured, run.get("reported", {}), seeds))
+            lines.append(line(run["label"], modality, measured, run.get("reported", {}), str(len(found))))
     for mean in table.get("means", ()):
         modality = mean.get("modality", "both")
         measured = [_mean_of_runs(rows, mean["runs"], modality, name, _digits(table, name)) for name in metrics]

@@ -46,8 +46,8 @@ def test_one_row_holds_the_figures_of_both_loaders(runs, tmp_path):
     assert tables.to_markdown(table, rows).splitlines() == [
         "| setting | sar R@1 | optical R@1 | *reported* | sar CKA | optical none | seeds |",
         "|---|---:|---:|---:|---:|---:|---:|",
-        "| Plain | 45.0 ± 7.1 | 46.0 ± 7.1 | *88.0* | 0.123 ± 0.000 | not run | 2 |",
-        "| Full | 45.0 ± 7.1 | 46.0 ± 7.1 |  | 0.123 ± 0.000 | not run | 2 |",
+        "| Plain | 45.0 ± 7.1 | 46.0 ± 7.1 | *88.0* | 0.123 ± 0.000 | - | 2 |",
+        "| Full | 45.0 ± 7.1 | 46.0 ± 7.1 |  | 0.123 ± 0.000 | - | 2 |",
         "",
         "*Reported*: a paper.",
     ]
@@ -81,7 +81,7 @@ def test_a_column_may_be_the_mean_of_others(runs, tmp_path):
     assert "both R@1" not in rows[0]
     lines = tables.to_markdown(table, rows).splitlines()
     assert lines[0].endswith("| optical none | both R@1 | gone | seeds |")
-    assert lines[2].endswith("| not run | 45.50 ± 7.07 | not run | 2 |")
+    assert lines[2].endswith("| - | 45.50 ± 7.07 | - | 2 |")
     _, summary = tables.write_summary(table, rows, tmp_path / "runs")
     assert "plain,Plain,sar+optical,both R@1,45.500,7.071,2,\n" in summary.read_text()
 

@@ -143,7 +143,7 @@ def test_a_model_is_evaluated_as_built_with_the_metrics_that_the_table_names(run
     lines = tables.to_markdown(read(tmp_path, ENCODERS, "e"), rows).splitlines()
     assert lines[0] == "| encoder | R@1 | CKA | none | seeds |"
     assert lines[2:] == [
-        "| Start | 45.0 ± 7.1 | 0.123 ± 0.000 | not run | 2 |", "| Aligned | 45.0 ± 7.1 | 0.123 ± 0.000 | not run | 2 |"
+        "| Start | 45.0 ± 7.1 | 0.123 ± 0.000 | - | 2 |", "| Aligned | 45.0 ± 7.1 | 0.123 ± 0.000 | - | 2 |"
     ]  # fmt: skip
     with pytest.raises(UserError, match=r"has no metric 'R@7'; it has: R@1, CKA, none"):
         fill({**ENCODERS, "metrics": ["R@7"], "decimals": {}}, "other")
@@ -200,7 +200,7 @@ def test_the_iou_of_every_class_is_kept_and_can_be_a_column(runs, fill, tmp_path
     ]
     lines = tables.to_markdown(read(tmp_path, content), tables.table_rows(tmp_path / "t.csv")).splitlines()
     assert lines[0] == "| setting | tested with | mIoU | IoU-water | *reported* | IoU-road | seeds |"
-    assert lines[2] == "| None | both | 45.0 ± 7.1 | 22.5 ± 3.5 | *84.8* | not run | 2 |"
+    assert lines[2] == "| None | both | 45.0 ± 7.1 | 22.5 ± 3.5 | *84.8* | - | 2 |"
 
 
 def test_a_class_measured_twice_counts_once(tmp_path):
