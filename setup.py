@@ -78,8 +78,8 @@ setup(
         "clouds": requirement_of("satellite-cloud-generator"),
         "web": requirement_of("gradio"),
         "analysis": requirement_of("umap-learn"),
-        # For tools/search_images.py above a million images; not in requirements/, since fewer are compared exactly. 1.9 is
-        # the first that takes NumPy 2.
+        # For tools/search_images.py above a million images; not in requirements/, since fewer are compared exactly.
+        # 1.9 is the first that takes NumPy 2.
         "search": ["faiss-cpu>=1.9,<2"],
     },
     zip_safe=False,
