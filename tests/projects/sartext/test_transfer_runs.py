@@ -52,7 +52,7 @@ def test_the_table_of_the_transfer_is_filled_from_the_first_stage_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_does_and_share_the_targets_of_equal_captions(tmp_path):
+def test_two_processes_train_as_one_does_and_know_equal_captions_of_each_other(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

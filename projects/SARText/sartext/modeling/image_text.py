@@ -57,8 +57,8 @@ class ImageTextModel(nn.Module):
         caption_weight: of CoCa's caption loss; 0 leaves the decoder out, which then does not train.
         learn_questions: whether the decoder also learns to write the `question` with which a caption begins, where a
             training sample has one. Off by default: it is always given, and only the answer has to be written.
-        shared_targets: count equal captions of a batch as positives of each other (`TextAwareClipLoss`). On by
-            default: captions from templates repeat.
+        equal_texts: of the pairs of a batch whose captions are the same, make no negatives of each other
+            (`TextAwareClipLoss`). On by default: captions from templates repeat. False is open_clip's loss.
         locked: towers that do not train.
         unlocked_layers: of locked towers, the last layers that train all the same (open_clip's groups).
         beams, max_length, min_length: of the texts that CoCa writes; None = as long as its context.
@@ -82,7 +82,7 @@ class ImageTextModel(nn.Module):
         contrastive_weight: float = 1.0,
         caption_weight: float = 1.0,
         learn_questions: bool = False,
-        shared_targets: bool = True,
+        equal_texts: bool = True,
         locked: Sequence[Tower] = (),
         unlocked_layers: int = 0,
         beams: int = 6,
@@ -96,7 +96,7 @@ class ImageTextModel(nn.Module):
         self.bands = None if bands is None else tuple(bands)
         self.contrastive_weight = float(contrastive_weight)
         self.caption_weight = float(caption_weight) if kind == "coca" else 0.0
-        self.learn_questions, self.shared_targets = learn_questions, shared_targets
+        self.learn_questions, self.equal_texts = learn_questions, equal_texts
         self.beams, self.max_length, self.min_length = beams, max_length, min_length
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
         tag = weights if weights and weights in pretrained_tags(name) else None
@@ -238,7 +238,7 @@ class ImageTextModel(nn.Module):
         if self.contrastive_weight:
             # CLIP limits the temperature to 1/100 so that the softmax cannot collapse.
             scale = self.logit_scale.clamp(max=100.0)
-            if self.shared_targets:
+            if self.equal_texts:
                 loss = self.contrastive.forward_with_keys(image, text, scale, text_keys(captions))
             else:
                 loss = self.contrastive(image, text, scale)

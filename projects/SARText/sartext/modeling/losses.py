@@ -1,4 +1,4 @@
-"""open_clip's contrastive loss, told which pairs of a batch share their text."""
+"""open_clip's contrastive loss, told which pairs of a batch have the same text."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ def text_keys(texts: Sequence[str]) -> Tensor:
 
 
 class TextAwareClipLoss(ClipLoss):
-    """CLIP's loss whose targets are shared equally by all pairs of the batch with the same text.
+    """CLIP's loss in which a pair with the same text as another one is not its negative.
 
-    Captions from templates repeat. With one-hot targets a model is then asked to tell equal texts apart, which it
-    cannot; the gradient that asks for it is noise. With m equal texts each of them has the target 1/m. Where all texts
-    differ this is open_clip's loss. Our design; the paper does not say how it treats repeated captions.
+    Captions from templates repeat. CLIP's loss then counts an image that fits a text among the negatives of that text.
+    Here each pair competes with those of other texts alone; where all texts differ this is open_clip's loss. Targets
+    shared among equal texts would change nothing: equal texts have equal embeddings, and a cross-entropy is linear in
+    its targets. Our design; the paper does not say how it treats repeated captions.
     """
 
     def forward_with_keys(self, image_features: Tensor, text_features: Tensor, scale: Tensor, keys: Tensor) -> Tensor:
@@ -47,7 +48,8 @@ class TextAwareClipLoss(ClipLoss):
             parts = [torch.empty_like(keys) for _ in range(world_size())]
             dist.all_gather(parts, keys)
             all_keys = torch.cat(parts)
-        rows = keys if len(per_image) == len(keys) else all_keys  # with local_loss the rows are those of this process
-        same = (rows[:, None] == all_keys[None, :]).to(per_image.dtype)
-        targets = same / same.sum(dim=1, keepdim=True)
-        return (F.cross_entropy(per_image, targets) + F.cross_entropy(per_text, targets)) / 2
+        labels = self.get_ground_truth(image_features.device, len(per_image))  # the column of the pair itself
+        same = all_keys[labels][:, None] == all_keys[None, :]
+        twins = same.scatter(1, labels[:, None], False)
+        losses = [F.cross_entropy(logits.masked_fill(twins, float("-inf")), labels) for logits in (per_image, per_text)]
+        return (losses[0] + losses[1]) / 2
