@@ -23,7 +23,13 @@ _UNNAMED = frozenset({"amplitude", "grey"})
 
 
 def check_encoder_contract(
-    weights: str | None, own: InputContract | None, *, role: str, modality: Literal["optical", "sar"]
+    weights: str | None,
+    own: InputContract | None,
+    *,
+    role: str,
+    modality: Literal["optical", "sar"],
+    bands: Sequence[int] | None = None,
+    has_own_norm: bool = False,
 ) -> None:
     """Compare the input contract in an encoder's file with the model's.
 
@@ -37,6 +43,8 @@ def check_encoder_contract(
         own: contract of the model.
         role: what the model calls the encoder, for messages.
         modality: which part of the contracts.
+        bands: which of the model's channels the encoder is given, from 0; None = all. Repeated ones count once.
+        has_own_norm: the encoder is given values by a norm of its own, so that of the contract says nothing of it.
 
     Raises:
         UserError: the file is unreadable, or its encoder reads another unit, another number of bands or other bands.
@@ -48,9 +56,11 @@ def check_encoder_contract(
     given: ModalityContract | None = getattr(theirs, modality) if theirs is not None else None
     if theirs is None or given is None or wanted is None:
         return
-    difference = _difference(given, wanted)
+    difference = _difference(given, wanted, bands)
     if difference is not None:
         raise UserError(f"{role}: '{weights}' was trained on {modality} with {difference[0]}, not {difference[1]}")
+    if has_own_norm:
+        return
     parts = _parts(theirs, modality)
     if parts:  # trained on a mix, each source by its own statistics: those of a new source fit as well
         if not _parts(own, modality) and not any(_same_normalisation(part, wanted) for part in parts):
@@ -87,11 +97,15 @@ def _read_contract(path: str) -> InputContract | None:
         raise UserError(f"the input contract in '{path}' cannot be read: {error}") from error
 
 
-def _difference(given: ModalityContract, wanted: ModalityContract) -> tuple[str, str] | None:
+def _difference(
+    given: ModalityContract, wanted: ModalityContract, picked: Sequence[int] | None
+) -> tuple[str, str] | None:
     """What makes the one unusable as the other, in words for both; None when nothing does."""
     if given.unit != wanted.unit:
         return f"the unit '{given.unit}'", f"'{wanted.unit}'"
     theirs, ours = tuple(given.bands), tuple(wanted.bands)  # a config gives lists
+    if picked is not None and all(0 <= index < len(ours) for index in picked):  # others are refused when data comes
+        theirs, ours = tuple(dict.fromkeys(theirs)), tuple(dict.fromkeys(ours[index] for index in picked))
     unnamed = _UNNAMED.issuperset(theirs) or _UNNAMED.issuperset(ours)
     if len(theirs) != len(ours) or not (theirs == ours or unnamed):
         return f"{len(theirs)} bands ({', '.join(theirs)})", f"{len(ours)} ({', '.join(ours)})"

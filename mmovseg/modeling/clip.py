@@ -36,7 +36,8 @@ class OpenCLIPEncoder(nn.Module):
 
     Args:
         name: open_clip architecture, for example ``ViT-B-16-quickgelu`` (OpenAI weights need the quickgelu one).
-        weights: an open_clip pretrained tag (``"openai"``), a path to our safetensors, or None for random weights.
+        weights: an open_clip pretrained tag (``"openai"``), a path to our safetensors, or None for random weights. Of
+            a whole model whose CLIP lies below ``model.``, such as a training of image and text, that part is read.
         architecture: instead of `name`, the architecture as data: keys ``embed_dim``, ``vision_cfg``, ``text_cfg``,
             ``quick_gelu`` as in open_clip's model configs. Used by the XS models.
         taps: 1-based visual blocks whose raw patch tokens are returned as guidance.
@@ -77,8 +78,9 @@ class OpenCLIPEncoder(nn.Module):
             raise UserError(f"clip words must be all or first, got '{words}'")
         self.words = words
         self._text_cache: dict[tuple[Any, ...], Tensor] = {}
-        if weights and tag is None:
-            load_weights(self.model, weights)
+        self.weights_file = weights if weights and tag is None else None
+        if self.weights_file is not None:
+            load_weights(self.model, self.weights_file, part="model")
         self.set_finetune(finetune)
 
     @property

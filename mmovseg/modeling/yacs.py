@@ -17,6 +17,7 @@ import mmovseg.modeling.meta_arch  # noqa: F401  (registers MMOVSeg)
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import TEMPLATES, OpenCLIPEncoder
+from mmovseg.modeling.meta_arch.sar_text import SARTextEncoder
 
 
 def _encoder_node(in_chans: int, mean: list[float], std: list[float], clip: list[float]) -> CfgNode:
@@ -35,6 +36,22 @@ def _encoder_node(in_chans: int, mean: list[float], std: list[float], clip: list
     return node
 
 
+def _clip_node(norm: dict[str, list[float]]) -> CfgNode:
+    node = CfgNode()
+    node.NAME = ""  # "" = see ARCHITECTURE
+    node.ARCHITECTURE = CfgNode(new_allowed=True)  # architecture as data, instead of NAME
+    node.WEIGHTS = ""
+    node.TAPS = [4, 8]
+    node.DENSE = "value_cls"
+    node.FINETUNE = "qv"
+    node.TEMPLATES = list(TEMPLATES["paper"])
+    node.WORDS = "all"  # or "first"
+    node.BANDS = []  # channels of its raster that CLIP reads, [] = all
+    node.GRID_STRIDE = 0  # 0 = CLIP's patch size
+    node.NORM = CfgNode(norm)
+    return node
+
+
 def add_mmovseg_config(cfg: CfgNode) -> None:
     """Add ``MODEL.MMOVSEG`` and ``MODEL.TIMM_ENCODER``, by default the paper's ViT-B/16 model with random weights."""
     imagenet = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -43,21 +60,15 @@ def add_mmovseg_config(cfg: CfgNode) -> None:
     node.MODALITY = "both"
     node.NETWORK_SIZE = 0  # 0 = inputs are read at their own size
     node.PAD_MULTIPLE = 0  # 0 = the coarsest stride
-    node.CLIP = CfgNode()
-    node.CLIP.NAME = "ViT-B-16-quickgelu"  # "" = see ARCHITECTURE
-    node.CLIP.ARCHITECTURE = CfgNode(new_allowed=True)  # architecture as data, instead of NAME
-    node.CLIP.WEIGHTS = ""
-    node.CLIP.TAPS = [4, 8]
-    node.CLIP.DENSE = "value_cls"
-    node.CLIP.FINETUNE = "qv"
-    node.CLIP.TEMPLATES = list(TEMPLATES["paper"])
-    node.CLIP.WORDS = "all"  # or "first"
-    node.CLIP.BANDS = []  # channels of the image that CLIP reads, [] = all
-    node.CLIP.GRID_STRIDE = 0  # 0 = CLIP's patch size
+    clip_norm = {"MEAN": [122.7709383, 116.7460125, 104.09373615], "STD": [68.5005327, 66.6321579, 70.3231630]}
+    node.CLIP = _clip_node({**clip_norm, "CLIP": []})
+    node.CLIP.NAME = "ViT-B-16-quickgelu"
+    node.CLIP.INPUT = "optical"  # or "sar"
     node.CLIP.INIT_PROJECTION = False
-    node.CLIP.NORM = CfgNode(
-        {"MEAN": [122.7709383, 116.7460125, 104.09373615], "STD": [68.5005327, 66.6321579, 70.3231630], "CLIP": []}
-    )
+    # a CLIP that learned SAR from captions, which reads 8-bit amplitude as grey; neither NAME nor ARCHITECTURE = none
+    node.SAR_TEXT = _clip_node({**clip_norm, "CLIP": []})
+    node.SAR_TEXT.FINETUNE = "none"
+    node.SAR_TEXT.BANDS = [0, 0, 0]
     node.OPTICAL = _encoder_node(3, *imagenet, [])
     node.SAR = _encoder_node(2, [-12.0, -18.5], [5.5, 5.5], [-35.0, 10.0])
     node.OPTICAL.NAME = node.SAR.NAME = "vit_base_patch16_224.dino"
@@ -99,6 +110,30 @@ def timm_encoder_from_node(node: CfgNode) -> TimmEncoder | None:
     )
 
 
+def _clip_from_node(node: CfgNode) -> OpenCLIPEncoder:
+    return OpenCLIPEncoder(
+        node.NAME or None,
+        weights=node.WEIGHTS or None,
+        architecture=_plain(node.ARCHITECTURE) or None,
+        taps=node.TAPS,
+        dense=node.DENSE,
+        finetune=node.FINETUNE,
+        templates=node.TEMPLATES,
+        words=node.WORDS,
+    )
+
+
+def _sar_text_from_node(node: CfgNode) -> SARTextEncoder | None:
+    if not node.NAME and not node.ARCHITECTURE:
+        return None
+    return SARTextEncoder(
+        clip=_clip_from_node(node),
+        norm=_norm_from_node(node.NORM),
+        bands=node.BANDS or None,
+        grid_stride=node.GRID_STRIDE or None,
+    )
+
+
 def _norm_from_node(node: CfgNode) -> PixelNorm:
     return PixelNorm(mean=node.MEAN, std=node.STD, clip=node.CLIP or None)
 
@@ -121,16 +156,7 @@ def mmovseg_arguments(cfg: CfgNode) -> dict[str, Any]:
     """Return `MMOVSeg`'s constructor arguments as ``MODEL.MMOVSEG`` describes them."""
     node = cfg.MODEL.MMOVSEG
     # Built in the order of the LazyConfig files, so that one seed gives both the same random weights.
-    clip = OpenCLIPEncoder(
-        node.CLIP.NAME or None,
-        weights=node.CLIP.WEIGHTS or None,
-        architecture=_plain(node.CLIP.ARCHITECTURE) or None,
-        taps=node.CLIP.TAPS,
-        dense=node.CLIP.DENSE,
-        finetune=node.CLIP.FINETUNE,
-        templates=node.CLIP.TEMPLATES,
-        words=node.CLIP.WORDS,
-    )
+    clip = _clip_from_node(node.CLIP)
     optical, sar = timm_encoder_from_node(node.OPTICAL), timm_encoder_from_node(node.SAR)
     clip_sar = timm_encoder_from_node(node.CLIP_SAR)
     return dict(
@@ -138,12 +164,14 @@ def mmovseg_arguments(cfg: CfgNode) -> dict[str, Any]:
         optical_encoder=optical,
         sar_encoder=sar,
         clip_sar_encoder=clip_sar,
+        sar_text=_sar_text_from_node(node.SAR_TEXT),
         head=_head_arguments(node.HEAD),
         clip_norm=_norm_from_node(node.CLIP.NORM),
         optical_norm=_norm_from_node(node.OPTICAL.NORM) if optical is not None else None,
         sar_norm=_norm_from_node(node.SAR.NORM) if sar is not None or clip_sar is not None else None,
         modality=node.MODALITY,
         clip_bands=node.CLIP.BANDS or None,
+        clip_input=node.CLIP.INPUT,
         clip_grid_stride=node.CLIP.GRID_STRIDE or None,
         network_size=node.NETWORK_SIZE or None,
         pad_multiple=node.PAD_MULTIPLE or None,

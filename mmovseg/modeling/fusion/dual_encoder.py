@@ -33,27 +33,37 @@ from mmovseg.modeling.losses import pixel_cross_entropy
 class SimilarityFusion(nn.Module):
     """h_fuse = phi(conv7([h_dt; h_gt])) + h_gt with h_dt, h_gt = phi(conv7(similarity)), phi = sigmoid (Sec. 3.2.3).
 
+    With a text-aligned similarity of SAR, h_st, the concatenation is [h_dt; h_gt; h_st]. The convolution of a
+    concatenation is a sum, and the part of h_st is one 7x7 convolution of the cosines themselves:
+    h_fuse = phi(conv7([h_dt; h_gt]) + conv7(h_st)) + h_gt. It costs 1 / (2 C_i) of the convolution beside it, where an
+    embedding of its own would cost half of it, and it starts at 0: the fusion begins as the one without h_st.
+
     Args:
         channels: C_i.
         scale: cosines are multiplied by this first. 1 is the paper; a larger value spreads the sigmoids of small
             models that have only hundreds of steps to learn the 7x7 filters' gain.
+        sar_text: whether there is an h_st.
     """
 
-    def __init__(self, channels: int, *, scale: float = 1.0) -> None:
+    def __init__(self, channels: int, *, scale: float = 1.0, sar_text: bool = False) -> None:
         super().__init__()
         self.scale = scale
         self.embed_dense = nn.Conv2d(1, channels, 7, padding=3)
         self.embed_global = nn.Conv2d(1, channels, 7, padding=3)
         self.fuse = WideConv2d(2 * channels, channels, 7, padding=3)
+        self.fuse_sar_text = nn.Parameter(torch.zeros(channels, 1, 7, 7)) if sar_text else None
 
-    def forward(self, dense: Tensor, globally: Tensor) -> Tensor:
-        """Fuse two (N*K, 1, h, w) cosine maps in [-1, 1] into (N*K, C, h, w) in (0, 2)."""
+    def forward(self, dense: Tensor, globally: Tensor, sar_text: Tensor | None = None) -> Tensor:
+        """Fuse two or three (N*K, 1, h, w) cosine maps in [-1, 1] into (N*K, C, h, w) in (0, 2)."""
         # One convolution for both, with zeros where a map must not see the other, gives them side by side at once.
         weights = self.embed_dense.weight * self.scale, self.embed_global.weight * self.scale
         weight = torch.cat([F.pad(weights[0], (0, 0, 0, 0, 0, 1)), F.pad(weights[1], (0, 0, 0, 0, 1, 0))])
         bias = torch.cat([self.embed_dense.bias, self.embed_global.bias])
         both = F.conv2d(torch.cat([dense, globally], dim=1), weight, bias, padding=3).sigmoid_()
-        return self.fuse(both).sigmoid_() + both[:, len(weights[0]) :]
+        fused = self.fuse(both)
+        if self.fuse_sar_text is not None and sar_text is not None:
+            fused = fused + F.conv2d(sar_text, self.fuse_sar_text * self.scale, padding=3)
+        return fused.sigmoid_() + both[:, len(weights[0]) :]
 
     def match(self, fused: Tensor) -> Tensor:
         """Read h_fuse as one map, for pictures: (..., C, h, w) -> (..., h, w), higher where the match is better.
@@ -63,7 +73,7 @@ class SimilarityFusion(nn.Module):
         """
         side = 13  # what two 7x7 kernels see
         ends = fused.new_tensor([-1.0, 1.0])[:, None, None, None].expand(-1, 1, side, side)
-        worst, best = self(ends, ends)[:, :, side // 2, side // 2]
+        worst, best = self(ends, ends, ends)[:, :, side // 2, side // 2]
         weights = best - worst
         return torch.einsum("...chw,c->...hw", fused, weights) / weights.abs().sum().clamp_min(1e-12)
 
@@ -110,6 +120,21 @@ class _Compared:
 
 
 @dataclass
+class SARText:
+    """What a CLIP that learned SAR from captions says of a batch: places and class names in its own space.
+
+    Attributes:
+        z: (N, D', h, w) dense map, not normalised.
+        names: (K, D') unit-length embeddings of the classes, in the order of the head's `text`.
+        seen: (N, 1, H, W) bool, where the SAR raster holds data; None = everywhere.
+    """
+
+    z: Tensor
+    names: Tensor
+    seen: Tensor | None = None
+
+
+@dataclass
 class _ImageFeatures:
     """What all classes of a batch are compared with or guided by.
 
@@ -117,11 +142,13 @@ class _ImageFeatures:
         z: the global map; None = the coarsest dense similarity alone speaks. Where `z` has no share, that one does.
         fused: level -> f_d. Where it has no share, the global similarity has it.
         guidance: (N, G, h, w) of the two decoder steps.
+        sar_text: the map of a `SARText`. Where it has no share, the global similarity has it.
     """
 
     z: _Compared | None
     fused: dict[str, _Compared]
     guidance: list[Tensor | None]
+    sar_text: _Compared | None = None
 
     def of(self, images: slice) -> _ImageFeatures:
         """The part of some images."""
@@ -129,6 +156,7 @@ class _ImageFeatures:
             self.z.of(images) if self.z is not None else None,
             {level: compared.of(images) for level, compared in self.fused.items()},
             [guide[images] if guide is not None else None for guide in self.guidance],
+            self.sar_text.of(images) if self.sar_text is not None else None,
         )
 
 
@@ -146,6 +174,9 @@ class DualEncoderFusionHead(nn.Module):
       left out;
     * with a CLIP for SAR (appendix E) h_gt compares z_rgb + z_sar, summed before the sum gets unit length, and z_sar
       alone without optical input. Its blocks do not guide the decoder;
+    * with `sar_text` (ours) every level is also given h_st, see `SimilarityFusion`: SAR compared with the names by a
+      CLIP that learned SAR from captions, in that CLIP's own space. h_gt stays what it is, also where there is no
+      optical data, so that the option adds one map and changes none; where SAR holds no data h_st is h_gt;
     * without dense encoders (Table 3, 'w/o CMU&DEF') h_dt is h_gt at each level, and DINO guidance is left out;
     * all this holds cell by cell: where pixels hold no data, the rule for the absent modality has the weight of their
       share of the cell. Linear, as in f_d, so that a coast of the data neither depends on a threshold nor jumps when
@@ -162,7 +193,9 @@ class DualEncoderFusionHead(nn.Module):
         guidance_channels: width of each guidance source at the first and second upsampling.
         similarity_scale: see `SimilarityFusion`.
         share_projections: see `DenseFusion`.
-        use_clip_guidance: False for models that never see an optical image.
+        use_clip_guidance: False for models whose CLIP never sees an image.
+        sar_text: give the fusions a third map, h_st. Off by default, then no weight is added and none changes. On it
+            adds 49 C_i weights a level, which start at 0, so that a model without it can be trained on from there.
         class_chunk: at inference, decode at most this many classes at once; None = as many as `plan_passes` says. But
             for the scores themselves, memory does not grow with the vocabulary.
     """
@@ -185,12 +218,14 @@ class DualEncoderFusionHead(nn.Module):
         similarity_scale: float = 1.0,
         share_projections: bool = True,
         use_clip_guidance: bool = True,
+        sar_text: bool = False,
         class_chunk: int | None = None,
     ) -> None:
         super().__init__()
         if not len(strides) == len(channels) == 3 or strides[-1] != max(strides) or len(clip_shapes) != 2:
             raise ValueError(f"need three levels, the coarsest last, and two CLIP taps; got strides {tuple(strides)}")
         self.strides = tuple(strides)
+        self.sar_text = sar_text
         self.class_chunk = class_chunk
         self.levels = list(dense_shapes) if dense_shapes else ["level1", "level2", "level3"]
         self.dense = (
@@ -204,7 +239,9 @@ class DualEncoderFusionHead(nn.Module):
             if dense_shapes
             else None
         )
-        self.fusions = nn.ModuleList(SimilarityFusion(width, scale=similarity_scale) for width in channels)
+        self.fusions = nn.ModuleList(
+            SimilarityFusion(width, scale=similarity_scale, sar_text=sar_text) for width in channels
+        )
         self.clip_guidance = nn.ModuleList()
         self.dense_guidance = nn.ModuleList()
         # Paper, Fig. 2(b): decoder levels are joined by the features of the block that has their stride.
@@ -233,6 +270,7 @@ class DualEncoderFusionHead(nn.Module):
         z_sar: Tensor | None = None,
         clip_sees: Tensor | None = None,
         dense_see: Tensor | None = None,
+        sar_text: SARText | None = None,
     ) -> Tensor:
         """Score every class everywhere.
 
@@ -246,6 +284,7 @@ class DualEncoderFusionHead(nn.Module):
             z_sar: (N, D, h, w) map of a CLIP for SAR on the grid of CLIP's, not normalised, 0 where there is no data.
             clip_sees: (N, 1, H, W) bool, where CLIP's image holds data, None = everywhere.
             dense_see: the same for the dense encoders together: where at least one of them has data.
+            sar_text: for heads with `sar_text`; None = there is no SAR.
 
         Returns:
             (N, K, H / s, W / s) logits, s the finest stride.
@@ -262,14 +301,18 @@ class DualEncoderFusionHead(nn.Module):
             guidance=[
                 self._guide(step, clip, fused, self._size(grid, step), (clip_sees, dense_see)) for step in range(2)
             ],
+            sar_text=_Compared.make(sar_text.z, sar_text.seen) if sar_text is not None else None,
         )
+        own_names = sar_text.names if sar_text is not None else text
         rows: list[Tensor] = []
         shown: list[dict[str, Tensor]] = []
         for images, names in plan_passes(self, _batch_size(clip, z_sar, dense), len(text), grid, self.class_chunk):
             part = features.of(images)
             shown.append({})
             stages = shown[-1] if explain is not None else None
-            rows.append(_join([self._score(text[chosen], part, grid, stages) for chosen in names], dim=1))
+            rows.append(
+                _join([self._score((text[chosen], own_names[chosen]), part, grid, stages) for chosen in names], dim=1)
+            )
         if explain is not None:
             explain |= {name: torch.cat([stages[name] for stages in shown]) for name in shown[0]}
         return _join(rows, dim=0)
@@ -305,9 +348,13 @@ class DualEncoderFusionHead(nn.Module):
         return join_guidance(parts)
 
     def _similarities(
-        self, text: Tensor, features: _ImageFeatures, grid: tuple[int, int]
-    ) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
-        """Cosines with the names: (dense, global) of each level at its size, and what `explain` shows of them."""
+        self, names: tuple[Tensor, Tensor], features: _ImageFeatures, grid: tuple[int, int]
+    ) -> tuple[list[tuple[Tensor, ...]], dict[str, Tensor]]:
+        """Cosines with the names in both spaces: (dense, global) and perhaps SAR's of each level at its size.
+
+        Also what `explain` shows of them.
+        """
+        text, own_names = names
         dense_maps = {level: compared.similarity(text) for level, compared in features.fused.items()}
         stand_in = dense_maps.get(self.levels[-1])
         global_map = features.z.similarity(text) if features.z is not None else stand_in
@@ -318,24 +365,37 @@ class DualEncoderFusionHead(nn.Module):
             found = resize(global_map, size)
             return found if share is None else found + (1 - resize(share, size)) * resize(stand_in, size)
 
-        pairs = []
+        sar_text = features.sar_text
+        sar_map = sar_text.similarity(own_names) if sar_text is not None else None
+        levels: list[tuple[Tensor, ...]] = []
         for index, level in enumerate(self.levels):
             size = self._size(grid, index)
             whole = globally(size)
             local = resize(dense_maps[level], size) if dense_maps else whole
             rest = features.fused[level].share if dense_maps else None
-            pairs.append((local if rest is None else local + (1 - resize(rest, size)) * whole, whole))
+            maps: tuple[Tensor, ...] = (local if rest is None else local + (1 - resize(rest, size)) * whole, whole)
+            if sar_text is not None and sar_map is not None:
+                third, share_of_sar = resize(sar_map, size), sar_text.share
+                maps += (third if share_of_sar is None else third + (1 - resize(share_of_sar, size)) * whole,)
+            elif self.sar_text:
+                maps += (whole,)
+            levels.append(maps)
         shown = globally((global_map.shape[-2], global_map.shape[-1]))
-        return pairs, {"global_similarity": shown, "dense_similarity": stand_in if stand_in is not None else shown}
+        stages = {"global_similarity": shown, "dense_similarity": stand_in if stand_in is not None else shown}
+        return levels, stages | ({"sar_text_similarity": sar_map} if sar_map is not None else {})
 
     def _score(
-        self, text: Tensor, features: _ImageFeatures, grid: tuple[int, int], explain: dict[str, Tensor] | None
+        self,
+        names: tuple[Tensor, Tensor],
+        features: _ImageFeatures,
+        grid: tuple[int, int],
+        explain: dict[str, Tensor] | None,
     ) -> Tensor:
-        num_classes = len(text)
-        pairs, shown = self._similarities(text, features, grid)
+        num_classes = len(names[0])
+        levels, shown = self._similarities(names, features, grid)
         mid, fine, x = (
-            fusion(local.flatten(0, 1)[:, None], whole.flatten(0, 1)[:, None])
-            for fusion, (local, whole) in zip(self.fusions, pairs, strict=True)
+            fusion(*(cosines.flatten(0, 1)[:, None] for cosines in maps))
+            for fusion, maps in zip(self.fusions, levels, strict=True)
         )
         fused, guidance = x, features.guidance
         for lateral, decode, guide in ((mid, self.decode_mid, guidance[0]), (fine, self.decode_fine, guidance[1])):

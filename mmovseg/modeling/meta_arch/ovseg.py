@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from mmovseg.checkpoint.contract import InputContract
 from mmovseg.checkpoint.encoder_contract import check_encoder_contract
 from mmovseg.data.sample import MODALITIES, Modality, ModelInput, Prediction
+from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import resize, weigh_by_share
 from mmovseg.layers.norm import PixelNorm, SourceNorm, same_constants
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
-from mmovseg.modeling.fusion import DualEncoderFusionHead, build_head
+from mmovseg.modeling.fusion import DualEncoderFusionHead, FusionHead, SARText, build_head
 from mmovseg.modeling.meta_arch.auxiliary import auxiliary_losses
 from mmovseg.modeling.meta_arch.batching import (
     View,
@@ -30,7 +31,9 @@ from mmovseg.modeling.meta_arch.batching import (
     shared_vocabulary,
     without_blank,
 )
+from mmovseg.modeling.meta_arch.sar_text import SARTextEncoder
 
+ClipInput = Literal["optical", "sar"]
 _MAPS_AT_ONCE = 16  # when scores are resized twice
 
 
@@ -45,17 +48,25 @@ class MMOVSeg(nn.Module):
 
     Args:
         clip: image and text encoder.
+        clip_input: which raster `clip` reads, ``optical`` (the paper) or ``sar``, for a CLIP that learned SAR from
+            captions. `clip_norm` and `clip_bands` are then of that raster: (0, 0, 0) gives the first SAR band as grey.
+            With ``sar`` an absent SAR image is to CLIP what an absent optical image is otherwise.
         optical_encoder, sar_encoder: dense encoders with the same taps, or None to do without.
         clip_sar_encoder: CLIP's visual tower for SAR, in the form of a timm encoder that taps its last block; None, the
             default and the paper's model, lets SAR do without CLIP. Its tokens through CLIP's visual projection are
             z_sar, which is added to z_rgb before the comparison with the text (appendix E, models 2 and 4). The
             paper does not say how the two are joined; a sum is how f_d joins them. It reads what `sar_norm` gives.
+        sar_text: a second CLIP, one that learned SAR from captions. Its similarity of SAR to the class names becomes a
+            third map of the fusion (see `DualEncoderFusionHead`), here called h_st. None, the default, changes nothing.
+            The weights it adds to the head start at 0: with `train.init_allow_missing` for ``sar_text.*`` and
+            ``head.fusions.*.fuse_sar_text`` a checkpoint without it goes on from its own scores. In MM-OVSeg XS that is
+            3,136 weights to train, and a step takes no longer than steps differ by themselves.
         head: ``name`` (``paper``, the default, or ``released``) and keyword arguments of `DualEncoderFusionHead` or
             `CostAggregationHead` beyond the shapes, which come from the encoders. The head also decides the loss and
             what scores are: logits (``paper``) or sigmoid probabilities (``released``).
         clip_norm, optical_norm, sar_norm: pixel constants for CLIP's and the dense encoders' inputs, raster units. The
             dense encoders' may be by source; `input_contract` is then that of `contract_of_sources`.
-        clip_bands: which channels of `image` CLIP reads (0-based, in this order) when `image` has more than the three
+        clip_bands: which channels of its raster CLIP reads (0-based, in this order) when there are more than the three
             of a photo, for example two dates stacked; None = all. `clip_norm` then has the constants of these
             channels, `optical_norm` and `optical_encoder` read all of them.
         modality: which modalities to use when the input has both.
@@ -72,9 +83,10 @@ class MMOVSeg(nn.Module):
             contract of its own must agree with it, see `check_encoder_contract`.
 
     Raises:
-        UserError: unknown modality or head, a modality without an encoder, an encoder for other inputs, a
-            `clip_sar_encoder` that is no such tower or beside the head ``released``, `clip_bands` without an
-            `optical_norm`, or a `network_size` or `pad_multiple` that strides and patches do not divide.
+        UserError: unknown modality, `clip_input` or head, a modality without an encoder, an encoder for other inputs, a
+            `clip_sar_encoder` that is no such tower, it or a `sar_text` beside the head ``released``, `clip_bands` or
+            `clip_input` ``sar`` without an `optical_norm`, or a `network_size` or `pad_multiple` that strides and
+            patches do not divide.
     """
 
     @configurable
@@ -85,11 +97,13 @@ class MMOVSeg(nn.Module):
         optical_encoder: TimmEncoder | None,
         sar_encoder: TimmEncoder | None,
         clip_sar_encoder: TimmEncoder | None = None,
+        sar_text: SARTextEncoder | None = None,
         head: dict[str, Any],
         clip_norm: PixelNorm,
         optical_norm: PixelNorm | SourceNorm | None = None,
         sar_norm: PixelNorm | SourceNorm | None = None,
         clip_bands: Sequence[int] | None = None,
+        clip_input: ClipInput = "optical",
         modality: Modality = "both",
         clip_grid_stride: int | None = None,
         network_size: int | None = None,
@@ -98,40 +112,32 @@ class MMOVSeg(nn.Module):
         input_contract: InputContract | None = None,
     ) -> None:
         super().__init__()
-        has_sar = sar_encoder is not None or clip_sar_encoder is not None
-        _check_modality(modality, has_sar=has_sar, has_norm=sar_norm is not None)
+        needs_norm = sar_encoder is not None or clip_sar_encoder is not None
+        _check_modality(modality, has_sar=needs_norm or clip_input == "sar")
+        if needs_norm != (sar_norm is not None):
+            raise UserError("a sar_encoder and its sar_norm come together, only one of them is given")
         self.clip, self.optical_encoder, self.sar_encoder = clip, optical_encoder, sar_encoder
-        self.clip_sar_encoder = clip_sar_encoder
+        self.clip_sar_encoder, self.sar_text = clip_sar_encoder, sar_text
         self.clip_norm, self.optical_norm, self.sar_norm = clip_norm, optical_norm, sar_norm
+        self.modality: Modality = modality
+        self.clip_input: ClipInput = clip_input
+        self._check_clip_input()
         if clip_bands is not None and optical_encoder is not None and optical_norm is None:
             raise UserError("clip_bands needs an optical_norm: the optical encoder reads all channels, CLIP only some")
         self.clip_bands = tuple(int(band) for band in clip_bands) if clip_bands is not None else None
         # Otherwise both read one and the same normalised image.
         self._dense_reads_apart = optical_norm is not None and (
-            clip_bands is not None or not same_constants(optical_norm, clip_norm)
+            clip_bands is not None or clip_input == "sar" or not same_constants(optical_norm, clip_norm)
         )
-        self.modality: Modality = modality
         self.clip_grid_stride = clip_grid_stride or clip.patch_size
         self.input_contract = input_contract.to_dict() if input_contract is not None else None
         self._check_contracts(input_contract)
         dense = optical_encoder if optical_encoder is not None else sar_encoder
-        dense_shapes = dense.output_shape() if dense is not None else None
-        shapes = {
-            f"block{tap}": ShapeSpec(channels=clip.visual_width, stride=self.clip_grid_stride) for tap in clip.taps
-        }
-        self.head = build_head(
-            head,
-            dense_shapes,
-            shapes,
-            embed_dim=clip.embed_dim,
-            modalities=[
-                name for name, part in (("optical", optical_encoder), ("sar", sar_encoder)) if part is not None
-            ],
-            use_clip_guidance=modality != "sar",
-        )
+        sees = modality in ("both", clip_input)
+        self.head = self._build_head(head, dense, use_clip_guidance=sees)
         if clip_sar_encoder is not None:
             _check_clip_sar(clip_sar_encoder, clip, self.head)
-        if modality == "sar":
+        if not sees:
             clip.freeze_visual()
         self.stride = max(self.head.strides)
         smallest = max([self.stride, self.clip_grid_stride, *(e.patch_size for e in (dense,) if e is not None)])
@@ -147,12 +153,49 @@ class MMOVSeg(nn.Module):
 
         return mmovseg_arguments(cfg)
 
+    def _build_head(
+        self, arguments: Mapping[str, Any], dense: TimmEncoder | None, *, use_clip_guidance: bool
+    ) -> FusionHead:
+        """Build the head over the encoders there are; `dense` stands for both dense ones, which have equal taps."""
+        if self.sar_text is not None:
+            _check_sar_text(arguments, self.modality)
+            arguments = {**arguments, "sar_text": True}
+        encoders = (("optical", self.optical_encoder), ("sar", self.sar_encoder))
+        shape = ShapeSpec(channels=self.clip.visual_width, stride=self.clip_grid_stride)
+        return build_head(
+            arguments,
+            dense.output_shape() if dense is not None else None,
+            {f"block{tap}": shape for tap in self.clip.taps},
+            embed_dim=self.clip.embed_dim,
+            modalities=[name for name, part in encoders if part is not None],
+            use_clip_guidance=use_clip_guidance,
+        )
+
     def _check_contracts(self, own: InputContract | None) -> None:
         for role in ("optical_encoder", "sar_encoder", "clip_sar_encoder"):
             encoder: TimmEncoder | None = getattr(self, role)
             if encoder is not None:
                 modality: Literal["optical", "sar"] = "optical" if role == "optical_encoder" else "sar"
                 check_encoder_contract(encoder.weights, own, role=role, modality=modality)
+        own_norms: list[tuple[str, OpenCLIPEncoder, Sequence[int] | None]] = []
+        if self.clip_input == "sar":
+            own_norms.append(("clip", self.clip, self.clip_bands))
+        if self.sar_text is not None:
+            own_norms.append(("sar_text", self.sar_text.clip, self.sar_text.bands))
+        for role, clip, bands in own_norms:
+            check_encoder_contract(clip.weights_file, own, role=role, modality="sar", bands=bands, has_own_norm=True)
+
+    def _check_clip_input(self) -> None:
+        if self.clip_input not in get_args(ClipInput):
+            raise UserError(f"clip_input must be optical or sar, got '{self.clip_input}'")
+        if self.clip_input == "optical":
+            return
+        if self.optical_encoder is not None and self.optical_norm is None:
+            raise UserError("clip_input 'sar' needs an optical_norm: clip_norm is of the SAR that CLIP reads")
+        if self.clip_sar_encoder is not None:
+            raise UserError("clip_input 'sar' and a clip_sar_encoder exclude each other: CLIP reads the SAR itself")
+        if self.modality == "optical" and self.optical_encoder is None:
+            raise UserError("modality 'optical' needs an optical_encoder where clip_input is 'sar'")
 
     def _copy_clip_projection(self) -> None:
         """Let every sigma start as CLIP's visual projection, the same at each place of its kernel."""
@@ -213,9 +256,10 @@ class MMOVSeg(nn.Module):
         """Return the stages of the fusion for each image, for pictures as in Fig. 5.
 
         Returns:
-            One dict an image: ``global_similarity``, ``dense_similarity`` (cosines), ``fused`` (h_fuse, its channels
-            weighed by `SimilarityFusion.match`), with the head ``released`` ``aggregated`` (mean over channels after
-            all attention), ``scores`` (logits), each (K, h, w) on its own grid.
+            One dict an image: ``global_similarity``, ``dense_similarity``, with `sar_text` and SAR also
+            ``sar_text_similarity`` (cosines), ``fused`` (h_fuse, its channels weighed by `SimilarityFusion.match`),
+            with the head ``released`` ``aggregated`` (mean over channels after all attention), ``scores`` (logits),
+            each (K, h, w) on its own grid.
         """
         was_training = self.training
         self.eval()
@@ -227,21 +271,22 @@ class MMOVSeg(nn.Module):
         ]
 
     def _views(self, inputs: Sequence[ModelInput]) -> tuple[View | None, View | None, View | None]:
-        """Batch optical for CLIP, optical for the dense encoder, and SAR, according to `modality` and what is there."""
-        name = inputs[0].get("file_name", "?")
+        """Batch CLIP's raster, optical for the dense encoder, and SAR, according to `modality` and what is there."""
         use_optical, use_sar = self.modality != "sar", self.modality != "optical"
         view = partial(batch_view, inputs, multiple=self.multiple, padding_is_data=self.head.padding_is_data)
-        for_clip = view("image", "valid", self.clip_norm, bands=self.clip_bands) if use_optical else None
-        for_dense = for_clip
+        of_sar = self.clip_input == "sar"
+        keys = ("sar", "sar_valid") if of_sar else ("image", "valid")
+        use_clip = use_sar if of_sar else use_optical
+        for_clip = view(*keys, self.clip_norm, bands=self.clip_bands) if use_clip else None
+        for_dense = None if of_sar else for_clip
         if use_optical and self.optical_encoder is not None and self._dense_reads_apart:
             assert self.optical_norm is not None
             for_dense = view("image", "valid", self.optical_norm)
         sar = view("sar", "sar_valid", self.sar_norm) if use_sar and self.sar_norm is not None else None
-        if for_clip is None and sar is None:
-            raise UserError(f"modality '{self.modality}' finds neither 'image' nor 'sar' in the input '{name}'")
-        if for_clip is not None and sar is not None and for_clip.x.shape[-2:] != sar.x.shape[-2:]:
-            sizes = tuple(for_clip.x.shape[-2:]), tuple(sar.x.shape[-2:])
-            raise UserError(f"optical and SAR differ in size in '{name}': {sizes[0]} against {sizes[1]} pixels")
+        if for_clip is None and for_dense is None and sar is None:
+            wanted = "no 'sar'" if of_sar and self.optical_encoder is None else "neither 'image' nor 'sar'"
+            raise UserError(f"modality '{self.modality}' finds {wanted} in the input '{_name(inputs)}'")
+        _check_sizes(for_dense if of_sar else for_clip, for_clip if of_sar and sar is None else sar, inputs)
         # While training every weight must get a gradient, which a group of processes waits for.
         if self.training:
             return for_clip, for_dense, sar
@@ -254,7 +299,7 @@ class MMOVSeg(nn.Module):
         vocabulary = shared_vocabulary(inputs)
         for_clip, for_dense, sar = self._views(inputs)
         # plain numbers also under a tracer, for example the one that counts operations
-        height, width = map(int, (for_clip or sar).x.shape[-2:])  # type: ignore[union-attr]
+        height, width = map(int, (for_clip or for_dense or sar).x.shape[-2:])  # type: ignore[union-attr]
         grid = (self.network_size, self.network_size) if self.network_size is not None else (height, width)
         encoders = {"optical": (self.optical_encoder, for_dense), "sar": (self.sar_encoder, sar)}
         read = {name: (part, view) for name, (part, view) in encoders.items() if part is not None and view is not None}
@@ -267,8 +312,21 @@ class MMOVSeg(nn.Module):
         extra = {"z_sar": self._encode_clip_sar(sar, clip_size)} if self.clip_sar_encoder is not None else {}
         extra["clip_sees"] = for_clip.seen if for_clip is not None else None
         extra["dense_see"] = seen_by_any([view for _, view in read.values()])
+        if self.sar_text is not None:
+            extra["sar_text"] = self._encode_sar_text(inputs, (for_clip or for_dense or sar), vocabulary, grid)
         logits = self.head(text, clip, dense, valid, grid=grid, explain=explain, **extra)
         return logits, (height, width)
+
+    def _encode_sar_text(
+        self, inputs: Sequence[ModelInput], other: View | None, vocabulary: Vocabulary, grid: tuple[int, int]
+    ) -> SARText | None:
+        """Return what h_st is made of, None without SAR or, at inference, where it is all blank."""
+        assert self.sar_text is not None
+        view = self.sar_text.view(inputs, multiple=self.multiple) if self.modality != "optical" else None
+        if view is None or (not self.training and view.seen is not None and not bool(view.seen.any())):
+            return None
+        _check_sizes(other, view, inputs)
+        return self.sar_text(view, vocabulary, grid)
 
     def _encode_clip_sar(self, sar: View | None, size: tuple[int, int]) -> Tensor | None:
         """Return z_sar, (N, D, h, w) on the grid of CLIP's dense map, weighted by the share of pixels with data.
@@ -309,6 +367,7 @@ class MMOVSeg(nn.Module):
             "optical_encoder": self.optical_encoder,
             "sar_encoder": self.sar_encoder,
             "clip_sar_encoder": self.clip_sar_encoder,
+            "sar_text": self.sar_text,
             "head": self.head,
         }
         counts = {
@@ -325,13 +384,28 @@ def _image_size(item: ModelInput) -> tuple[int, int]:
     return height, width
 
 
-def _check_modality(modality: str, *, has_sar: bool, has_norm: bool) -> None:
+def _name(inputs: Sequence[ModelInput]) -> str:
+    return str(inputs[0].get("file_name", "?"))
+
+
+def _check_sizes(optical: View | None, sar: View | None, inputs: Sequence[ModelInput]) -> None:
+    if optical is not None and sar is not None and optical.x.shape[-2:] != sar.x.shape[-2:]:
+        sizes = tuple(optical.x.shape[-2:]), tuple(sar.x.shape[-2:])
+        raise UserError(f"optical and SAR differ in size in '{_name(inputs)}': {sizes[0]} against {sizes[1]} pixels")
+
+
+def _check_sar_text(head: Mapping[str, Any], modality: str) -> None:
+    if head.get("name", "paper") != "paper":
+        raise UserError("sar_text needs the head 'paper'; the release fuses two maps")
+    if modality == "optical":
+        raise UserError("sar_text reads SAR, which modality 'optical' leaves out")
+
+
+def _check_modality(modality: str, *, has_sar: bool) -> None:
     if modality not in MODALITIES:
         raise UserError(f"modality must be one of {', '.join(MODALITIES)}, got '{modality}'")
     if modality == "sar" and not has_sar:
         raise UserError("modality 'sar' needs a sar_encoder")
-    if has_sar != has_norm:
-        raise UserError("a sar_encoder and its sar_norm come together, only one of them is given")
 
 
 def _check_multiples(smallest: int, **sizes: int | None) -> None:
