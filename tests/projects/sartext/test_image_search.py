@@ -79,6 +79,7 @@ def test_only_new_and_changed_images_are_embedded(folder):
     model = ColorModel()
     index, report, _ = update(folder, model, batch_size=2)
     assert [file.path for file in index.files] == ["a.png", "b/c.png", "b/d.tif"] and report.embedded == 3
+    assert report.seconds > 0  # told with and without a progress bar
     np.testing.assert_allclose(index.embeddings, np.eye(3), atol=1e-6)
     paint(folder / "aa.png", "grey")
     paint(folder / "b/c.png", "blue", width=9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,7 @@ def update_index(
     writer = _IndexWriter(path, index)
     if report.gone and prune:
         writer.drop(set(report.gone))
+    start = time.perf_counter()  # the bar counts no time when it is not drawn
     with tqdm(total=len(files), initial=report.kept, unit="image", disable=not show_progress) as bar, writer:
         for file, row in embed_files(folder, todo, model, reading, batch_size=batch_size, workers=workers):
             if isinstance(row, str):
@@ -114,7 +116,7 @@ def update_index(
                 writer.add(file, row)
                 report.embedded += 1
             bar.update()
-        report.seconds = float(bar.format_dict["elapsed"])
+        report.seconds = time.perf_counter() - start
     # A file that has become unreadable must not be found by what it was.
     stale = {name for name in report.skipped if name in known}
     if stale:
