@@ -121,12 +121,14 @@ def test_the_evaluator_writes_what_it_counted(tmp_path):
     assert report["metrics"] == metrics and report["modality"] == "sar" and report["loader"] == "sar"
     assert report["gallery"] == {"images": 8, "captions": 16, "distinct captions": 9, "captions that repeat": 8}
     assert report["provenance"]["seed"] == 3 and report["provenance"]["images"] == 8
+    rows = json.loads((tmp_path / "eval/a_set/retrieval-sar/per_image.json").read_text())
+    assert rows[5] == {"image_id": "5", "captions": ["text 5", "the sea"], "nearest": "text 5"}
 
 
 def test_what_cannot_be_retrieved_is_told():
     evaluator = RetrievalEvaluator(dataset_name="s")
     inputs, outputs = batch(0, 1)
-    with pytest.raises(UserError, match="the test loader of 's' gave no image"):
+    with pytest.raises(UserError, match="the test loader of 's' gave no sample"):
         evaluator.evaluate()
     with pytest.raises(UserError, match="'0' has no caption to retrieve"):
         evaluator.process([{"image_id": "0"}], outputs)

@@ -99,6 +99,12 @@ def caption_recalls(
     return found
 
 
+def nearest_texts(images: Tensor, texts: Tensor) -> Tensor:
+    """Return (N,) int64: of each image (N, D) the row of the nearest text (T, D) by cosine, the first of equal ones."""
+    portion = max(1, _CELLS // max(1, len(texts)))
+    return torch.cat([cosine(rows, texts).argmax(dim=1) for rows in images.split(portion)])
+
+
 def _recalls(
     images: Tensor, texts: Tensor, owners: Tensor, words: Tensor, *, way: str, by_words: bool, top: Sequence[int]
 ) -> tuple[list[float], list[float]]:
