@@ -21,7 +21,7 @@ from mmovseg.atomic import atomic_write
 from mmovseg.data.sample import DatasetDict
 from mmovseg.errors import UserError
 
-Route = Literal["annotation", "segmentation", "rewriting", "human"]
+Route = Literal["annotation", "segmentation", "rewriting", "human", "model"]
 ROUTES: tuple[Route, ...] = get_args(Route)
 ImageRole = Literal["sar", "optical"]
 IMAGE_ROLES: tuple[ImageRole, ...] = get_args(ImageRole)
@@ -38,7 +38,7 @@ class CaptionRecord:
         image: path relative to the root of the data, with forward slashes.
         image_id: unique in its file.
         source: the data set, for example ``hrsid``.
-        route: how the captions were made; ``human`` = written by people.
+        route: how the captions were made; ``human`` = written by people, ``model`` = by a trained captioner.
         split: of the data set, for example ``train``.
         captions: at least one sentence, none empty.
         provenance: what made them, json-able: ``seed``, ``version``, ``rules`` (one list of rule ids a caption) and

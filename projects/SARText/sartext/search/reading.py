@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from mmovseg.data.io import read_optical, read_sar
 from mmovseg.data.sample import ModelInput
 from mmovseg.data.sar import SarUnit, convert_sar
-from mmovseg.errors import UserError
+from mmovseg.errors import UserError, one_line
 from mmovseg.inference.pair import likely_sar_unit
 from mmovseg.visualization.draw import optical_to_rgb, sar_to_rgb
 
@@ -110,4 +111,44 @@ def reading_for(
         sar_unit_in=sar_unit_in,
         sar_unit=sar.get("unit", "db") if modality == "sar" else "db",
         channels=channels if modality == "sar" else None,
+    )
+
+
+class _Files(Dataset):
+    """Samples by number; one that cannot be read is a sentence."""
+
+    def __init__(self, paths: Sequence[str], reading: ImageReading) -> None:
+        self.paths, self.reading = paths, reading
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> ModelInput | str:
+        try:
+            return self.reading.read(self.paths[number])
+        except UserError as error:
+            return one_line(error)
+
+
+def read_batches(
+    paths: Sequence[str], reading: ImageReading, *, batch_size: int = 64, workers: int = 0
+) -> Iterator[list[ModelInput | str]]:
+    """Yield the samples of files in their order, `batch_size` at a time.
+
+    Args:
+        paths: the files.
+        reading: how they become samples.
+        batch_size: samples in a list; the last one may be shorter.
+        workers: processes that read; 0 reads in this one.
+
+    Returns:
+        Lists in which a file that cannot be read is the sentence that says why.
+    """
+    yield from DataLoader(
+        _Files(paths, reading),
+        batch_size=batch_size,
+        num_workers=workers,
+        collate_fn=list,
+        # spawn: GDAL and torch hold threads and locks that a forked child would inherit half-way
+        multiprocessing_context="spawn" if workers else None,
     )
