@@ -12,14 +12,18 @@ from PIL import Image
 from torch import nn
 
 from mmovseg.errors import UserError
+from mmovseg.layers.norm import PixelNorm
+from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
+from mmovseg.projects.sartext.modeling.norms import PercentileNorm, grey_norm
 from mmovseg.projects.sartext.search import embedding as embedding_module
-from mmovseg.projects.sartext.search.embedding import index_facts, update_index, weights_sha256
+from mmovseg.projects.sartext.search.embedding import index_facts, model_sha256, update_index
 from mmovseg.projects.sartext.search.files import ImageFile, list_images
 from mmovseg.projects.sartext.search.index import IndexFacts, SearchIndex, read_index, write_index
 from mmovseg.projects.sartext.search.queries import Query, embed_queries, find_matches, read_texts
 from mmovseg.projects.sartext.search.ranking import block_rows, choose_engine, rank_exact, rank_faiss
 from mmovseg.projects.sartext.search.reading import ImageReading, reading_for
 from mmovseg.testing.fakes import write_raster
+from tests.projects.sartext.image_text_worker import CLIP, inputs
 
 COLORS = {"red": (200, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 200), "grey": (90, 100, 95)}
 READING = ImageReading("optical")
@@ -33,6 +37,9 @@ class ColorModel(nn.Module):
         self.embed_dim = 3
         self.encoded = 0
         self.weight = nn.Parameter(torch.tensor([factor]))
+
+    def image_parts(self):
+        return {}  # its weight says all; `encoded` is a note
 
     def encode_images(self, items):
         self.encoded += len(items)
@@ -143,7 +150,7 @@ def test_an_index_of_another_model_or_reading_is_refused(folder):
         write_index(path, SearchIndex(facts, np.zeros((0, 3), np.float32), []))
         update(folder)
     path.write_bytes(before)
-    assert weights_sha256(ColorModel()) == weights_sha256(ColorModel()) != weights_sha256(ColorModel(2.0))
+    assert model_sha256(ColorModel()) == model_sha256(ColorModel()) != model_sha256(ColorModel(2.0))
     path.write_bytes(before[:-5])
     with pytest.raises(UserError, match="index '.*' is damaged"):
         update(folder)
@@ -152,6 +159,35 @@ def test_an_index_of_another_model_or_reading_is_refused(folder):
         read_index(path)
     with pytest.raises(UserError, match="does not exist"):
         read_index(path.with_name("none"))
+
+
+def test_what_the_weights_do_not_say_of_a_model_makes_another_index():
+    def model(vision=None, norm=None, architecture=None, **options):
+        changed = {**CLIP, "vision_cfg": {**CLIP["vision_cfg"], **(vision or {})}, **(architecture or {})}
+        torch.manual_seed(0)
+        norm = norm or grey_norm(clip=(-25.0, 5.0))
+        return ImageTextModel(kind="clip", architecture=changed, norm=norm, **{"bands": (0, 0, 0), **options})
+
+    models = {
+        "plain": model(),
+        "mean": model(norm=PixelNorm(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0))),
+        "std": model(norm=PixelNorm(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 2.0))),
+        "clip": model(norm=PixelNorm(mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 2.0), clip=(0.0, 9.0))),
+        "percentiles": model(norm=PercentileNorm(percentiles=(2.0, 98.0))),
+        "other percentiles": model(norm=PercentileNorm(percentiles=(1.0, 98.0))),
+        "bands": model(bands=(0, 1, 0)),
+        "modality": model(modality="optical"),
+        "image size": model(vision={"image_size": 32, "patch_size": 16}),
+        "heads": model(vision={"head_width": 8}),
+        "activation": model(architecture={"quick_gelu": True}),
+    }
+    assert torch.equal(models["plain"].model.visual.proj, models["activation"].model.visual.proj)
+    hashes = {name: model_sha256(found) for name, found in models.items()}
+    assert len(set(hashes.values())) == len(models)
+    # what does not reach an image does not count, nor does what was done with the model
+    assert model_sha256(model(beams=2)) == hashes["plain"]
+    models["plain"].eval().encode_images(inputs())
+    assert model_sha256(models["plain"].train()) == hashes["plain"]
 
 
 def test_a_folder_without_images_is_refused(folder, tmp_path):

@@ -150,6 +150,10 @@ class ImageTextModel(nn.Module):
 
     # ------------------------------------------------------------------ embeddings
 
+    def image_parts(self) -> dict[str, nn.Module]:
+        """Return what an image passes through on the way to its embedding, by name."""
+        return {"norm": self.norm, "visual": self.model.visual}
+
     def encode_images(self, batched_inputs: Sequence[ModelInput]) -> Tensor:
         """Return (N, D) unit-length embeddings.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -49,18 +49,52 @@ class UpdateReport:
     seconds: float = 0.0
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """Return a hash of all weights and buffers of a model, the constants of its normalisation included."""
+def model_sha256(model: Any) -> str:
+    """Return a hash of all that decides the embeddings of a model.
+
+    These are its weights and buffers and, of what an image passes through, also what a state dict does not hold: the
+    constants of the norm, and the settings of the layers (clip range, percentiles, image size, heads, activations).
+
+    Args:
+        model: an `ImageTextModel`; of another module all parts count, unless it has `image_parts`.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        _add_tensor(digest, name, value)
+    for name in ("modality", "bands"):
+        digest.update(f"{name} {getattr(model, name, None)}\n".encode())
+    parts: Mapping[str, nn.Module] = model.image_parts() if hasattr(model, "image_parts") else {"model": model}
+    for place, part in sorted(parts.items()):
+        for name, module in part.named_modules():
+            digest.update(f"{place} {name} {type(module).__qualname__} {_settings(module)}\n".encode())
+        for name, value in sorted(part.named_buffers()):
+            _add_tensor(digest, f"{place} {name}", value)
     return digest.hexdigest()
+
+
+def _add_tensor(digest: Any, name: str, value: Tensor) -> None:
+    digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+
+def _settings(module: nn.Module) -> list[str]:
+    """Return the plain values of a layer; what begins with an underscore is its working state."""
+    return [
+        f"{name}={value!r}"
+        for name, value in sorted(vars(module).items())
+        if not name.startswith("_") and name != "training" and _is_plain(value)
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def index_facts(model: Any, reading: ImageReading) -> IndexFacts:
     """Return what an index of this model and reading is made of."""
-    return IndexFacts(weights_sha256(model), str(reading), int(model.embed_dim))
+    return IndexFacts(model_sha256(model), str(reading), int(model.embed_dim))
 
 
 def update_index(

@@ -21,7 +21,7 @@ from mmovseg.atomic import atomic_write
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.search.files import ImageFile
 
-VERSION = "1"
+VERSION = "2"
 _FORMAT = "mmovseg image index"
 
 
@@ -29,7 +29,7 @@ _FORMAT = "mmovseg image index"
 class IndexFacts:
     """What the embeddings of an index have in common.
 
-    model: hash of the weights that made them.
+    model: hash of the model that made them, its normalisation and layers included.
     reading: what images were read as: modality, bands, ranges, units.
     dim: length of an embedding.
     """
@@ -141,7 +141,10 @@ def _facts(path: str | Path, metadata: dict[str, str]) -> IndexFacts:
     if metadata.get("format") != _FORMAT:
         raise UserError(f"'{path}' is no index of images: its metadata do not say so")
     if metadata.get("version") != VERSION:
-        raise UserError(f"index '{path}' has version {metadata.get('version')}; this program reads {VERSION}")
+        raise UserError(
+            f"index '{path}' has version {metadata.get('version')}, this program reads {VERSION}; remove it or name "
+            "another with --index"
+        )
     try:
         facts = json.loads(metadata["facts"])
         return IndexFacts(str(facts["model"]), str(facts["reading"]), int(facts["dim"]))
@@ -152,8 +155,8 @@ def _facts(path: str | Path, metadata: dict[str, str]) -> IndexFacts:
 def _check_facts(path: str | Path, found: IndexFacts, wanted: IndexFacts) -> None:
     if found.model != wanted.model or found.dim != wanted.dim:
         raise UserError(
-            f"index '{path}' was made by another model (weights {found.model[:12]}, now {wanted.model[:12]}); remove "
-            "it or name another with --index"
+            f"index '{path}' was made by another model ({found.model[:12]}, now {wanted.model[:12]}; weights, "
+            "normalisation and layers count); remove it or name another with --index"
         )
     if found.reading != wanted.reading:
         raise UserError(
