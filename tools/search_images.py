@@ -5,6 +5,8 @@
     tools/search_images.py --folder images --image like_this.png --captions images/captions.jsonl
 
 The images are embedded once, into an index in the output folder; a second call embeds only what is new or has changed.
+An index belongs to one folder, one model and one way of reading, and is refused for another. The output folder is by
+default output/search/NAME, NAME being that of the image folder.
 Written are results.json and results.csv (ranked pairs of query and image, with the image's captions where a caption
 file is given) and sheet.png. Images that cannot be read are named, listed in results.json, and tried again next time.
 
@@ -42,6 +44,7 @@ from mmovseg.projects.sartext.search.reading import reading_for
 from mmovseg.projects.sartext.search.sheet import draw_sheet
 
 DEFAULT_CONFIG = "projects/SARText/configs/search_xs.py"
+DEFAULT_OUTPUT = Path("output/search")
 _SHEET_QUERIES = 20  # more would make a picture that no viewer opens; the rest is in the tables
 
 
@@ -61,8 +64,13 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--captions", metavar="FILE", help="caption file (JSONL) about the folder, to show with answers"
     )
-    parser.add_argument("--output", default="output/search", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--index", metavar="FILE", help="default: index.safetensors in the output folder")
+    parser.add_argument("--output", metavar="DIR", help=f"default: {DEFAULT_OUTPUT}/NAME, after the image folder")
+    parser.add_argument(
+        "--index",
+        metavar="FILE",
+        help="default: index.safetensors in the output folder; one of another folder, or of one that has moved since, "
+        "is refused",
+    )
     parser.add_argument("--prune", action="store_true", help="drop images from the index that the folder has no more")
     parser.add_argument(
         "--engine", choices=ENGINES, default="auto", help="auto: FAISS above a million images, if installed"
@@ -110,6 +118,11 @@ def list_queries(args: argparse.Namespace) -> list[Query]:
     return [*(Query(text=text.strip()) for text in texts), *(Query(image=image) for image in args.image)]
 
 
+def output_folder(output: str | None, folder: str) -> Path:
+    """Return where results go: what was asked for, or a folder with the name of the image folder."""
+    return Path(output) if output else DEFAULT_OUTPUT / (Path(folder).resolve().name or "root")
+
+
 def describe_update(report: UpdateReport, index: Path, rows: int) -> str:
     """Return one line a fact: what was embedded, at which cost, what was left out."""
     lines = [f"index {index}: {rows} images, {report.embedded} embedded, {report.kept} were there"]
@@ -143,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         picked=model.bands,
     )
     embedded = embed_queries(queries, model, reading) if queries else None  # before the long work: a typing error
-    output = Path(args.output)
+    output = output_folder(args.output, args.folder)
     path = Path(args.index) if args.index else output / "index.safetensors"
     index, report = update_index(
         path,

@@ -146,7 +146,7 @@ def test_an_index_of_another_model_or_reading_is_refused(folder):
     with pytest.raises(UserError, match="was made by another model .* remove it or name another with --index"):
         update(folder, ColorModel(2.0))
     with pytest.raises(UserError, match='images read as {"bands": .*"sar_unit"'):
-        facts = index_facts(ColorModel(), ImageReading("optical", bands=(3, 2, 1)))
+        facts = index_facts(ColorModel(), ImageReading("optical", bands=(3, 2, 1)), folder)
         write_index(path, SearchIndex(facts, np.zeros((0, 3), np.float32), []))
         update(folder)
     path.write_bytes(before)
@@ -159,6 +159,27 @@ def test_an_index_of_another_model_or_reading_is_refused(folder):
         read_index(path)
     with pytest.raises(UserError, match="does not exist"):
         read_index(path.with_name("none"))
+
+
+def test_an_index_of_another_folder_is_refused(folder, tmp_path, monkeypatch):
+    update(folder)
+    other = tmp_path / "others"
+    paint(other / "b/d.tif", "red")  # the same name, size and time as the blue one of the first folder
+    shown = (folder / "b/d.tif").stat()
+    os.utime(other / "b/d.tif", ns=(shown.st_atime_ns, shown.st_mtime_ns))
+    assert set(list_images(other)) < set(list_images(folder))
+    with pytest.raises(UserError, match=f"is of the folder '{folder}', not of '{other}'; remove it or name another"):
+        update(other)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for name in (tmp_path / "link", "."):  # the same folder by another name
+        _, report = update_index(
+            tmp_path / "index.safetensors", name, list_images(name), ColorModel(), READING, show_progress=False
+        )
+        assert report.kept == 3
+    assert search_images.output_folder(None, ".") == search_images.DEFAULT_OUTPUT / "images"
+    assert search_images.output_folder(None, str(other)) == search_images.DEFAULT_OUTPUT / "others"
+    assert str(search_images.output_folder("there", str(other))) == "there"
 
 
 def test_what_the_weights_do_not_say_of_a_model_makes_another_index():
@@ -373,4 +394,4 @@ def test_the_tool_refuses_in_one_sentence(folder, tmp_path, capsys, arguments, s
 
 def test_a_row_for_every_file():
     with pytest.raises(ValueError, match="1 files, 3 values"):
-        SearchIndex(IndexFacts("m", "r", 3), np.zeros((2, 3), np.float32), [ImageFile("a", 1, 1)])
+        SearchIndex(IndexFacts("m", "r", 3, "f"), np.zeros((2, 3), np.float32), [ImageFile("a", 1, 1)])

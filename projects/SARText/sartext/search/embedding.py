@@ -92,9 +92,9 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def index_facts(model: Any, reading: ImageReading) -> IndexFacts:
-    """Return what an index of this model and reading is made of."""
-    return IndexFacts(model_sha256(model), str(reading), int(model.embed_dim))
+def index_facts(model: Any, reading: ImageReading, folder: str | Path) -> IndexFacts:
+    """Return what an index of this model, reading and folder is made of."""
+    return IndexFacts(model_sha256(model), str(reading), int(model.embed_dim), str(Path(folder).resolve()))
 
 
 def update_index(
@@ -129,9 +129,9 @@ def update_index(
         The index, and what was done. Stopped by an exception, what was embedded is written.
 
     Raises:
-        UserError: the index is damaged, or was made by another model or reading.
+        UserError: the index is damaged, or was made by another model or reading, or of another folder.
     """
-    facts = index_facts(model, reading)
+    facts = index_facts(model, reading, folder)
     index = read_index(path, facts=facts) if Path(path).exists() else empty_index(facts)
     known = {file.path: file for file in index.files}
     todo = [file for file in files if known.get(file.path) != file]

@@ -1,7 +1,7 @@
-"""The index of a folder: one embedding an image, in a safetensors file that belongs to one model.
+"""The index of a folder: one embedding an image, in a safetensors file that belongs to one model and one folder.
 
 Tensors: ``embeddings`` (N, D) float32 of unit length; ``paths`` (B,) uint8, UTF-8 texts with a zero byte after each;
-``sizes`` and ``changed`` (N,) int64. The metadata name the model and how images were read for it.
+``sizes`` and ``changed`` (N,) int64. The metadata name the model, how images were read for it, and the folder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,13 @@ class IndexFacts:
     model: hash of the model that made them, its normalisation and layers included.
     reading: what images were read as: modality, bands, ranges, units.
     dim: length of an embedding.
+    folder: in full, where the images lie: their paths start from it.
     """
 
     model: str
     reading: str
     dim: int
+    folder: str
 
 
 @dataclass
@@ -73,8 +75,8 @@ def write_index(path: str | Path, index: SearchIndex) -> None:
         "sizes": np.array([file.size for file in index.files], dtype=np.int64),
         "changed": np.array([file.changed_ns for file in index.files], dtype=np.int64),
     }
-    facts = {"model": index.facts.model, "reading": index.facts.reading, "dim": index.facts.dim}
-    metadata = {"format": _FORMAT, "version": VERSION, "facts": json.dumps(facts, sort_keys=True)}
+    # ASCII alone, as the name of a folder may be no UTF-8 and metadata must be
+    metadata = {"format": _FORMAT, "version": VERSION, "facts": json.dumps(asdict(index.facts), sort_keys=True)}
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -87,7 +89,8 @@ def read_index(path: str | Path, *, facts: IndexFacts | None = None) -> SearchIn
         facts: what the model at hand says; None takes any index.
 
     Raises:
-        UserError: the file is missing, damaged or no index, or was made by another model or by reading otherwise.
+        UserError: the file is missing, damaged or no index, was made by another model or by reading otherwise, or is of
+            another folder.
     """
     with _opened(path) as file:
         found = _facts(path, file.metadata() or {})
@@ -147,12 +150,17 @@ def _facts(path: str | Path, metadata: dict[str, str]) -> IndexFacts:
         )
     try:
         facts = json.loads(metadata["facts"])
-        return IndexFacts(str(facts["model"]), str(facts["reading"]), int(facts["dim"]))
+        return IndexFacts(str(facts["model"]), str(facts["reading"]), int(facts["dim"]), str(facts["folder"]))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"index '{path}' is damaged: its metadata lack the facts of its model") from error
 
 
 def _check_facts(path: str | Path, found: IndexFacts, wanted: IndexFacts) -> None:
+    if found.folder != wanted.folder:
+        raise UserError(
+            f"index '{path}' is of the folder '{found.folder}', not of '{wanted.folder}'; remove it or name another "
+            "with --index"
+        )
     if found.model != wanted.model or found.dim != wanted.dim:
         raise UserError(
             f"index '{path}' was made by another model ({found.model[:12]}, now {wanted.model[:12]}; weights, "
