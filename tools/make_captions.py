@@ -21,11 +21,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mmovseg.data.miniearth.regions import CLASS_NAMES, TARGET_CATEGORIES
 from mmovseg.data.vocabulary import Vocabulary, get_vocabulary, vocabulary_from_file
 from mmovseg.errors import OneLineParser, UserError, exit_on_user_error
+from mmovseg.projects.sartext.captioning.box_parts import Part, coco_parts, prepared_parts, split_pair
 from mmovseg.projects.sartext.captioning.checks.command import add_check
 from mmovseg.projects.sartext.captioning.cover import CoverRules
 from mmovseg.projects.sartext.captioning.cover_captions import caption_labels
@@ -40,9 +40,9 @@ from mmovseg.projects.sartext.captioning.sources import (
     SCENES,
     LabelJob,
     MiniEarthScenes,
+    SceneLists,
     label_jobs,
     read_coco_images,
-    read_scene_list,
     run_in_order,
 )
 from mmovseg.projects.sartext.captioning.verify import verify_captions
@@ -101,10 +101,12 @@ def _add_annotations(parser: argparse.ArgumentParser) -> None:
         "--split",
         nargs="+",
         metavar="NAME",
-        help="of --dataset; what is small and what large follows from the first (default: all)",
+        help="of --dataset (default: all)",
     )
     parser.add_argument("--coco", nargs="+", metavar="SPLIT=JSON", help="COCO files instead of --dataset")
-    parser.add_argument("--root", metavar="DIR", help="of the data; image paths in the output start here")
+    parser.add_argument(
+        "--root", metavar="DIR", help="image paths in the output start here (--dataset: the folder of all data sets)"
+    )
     parser.add_argument(
         "--images",
         default=".",
@@ -118,10 +120,15 @@ def _add_annotations(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="WORD=FILE",
-        help=f"lists of images (text or COCO JSON) whose scene is one of: {', '.join(SCENES)}",
+        help=f"lists of images (text or COCO JSON), any number a word, whose scene is one of: {', '.join(SCENES)}",
     )
     parser.add_argument(
         "--bad-boxes", choices=("refuse", "drop"), default="drop", help="boxes outside their image (default: drop)"
+    )
+    parser.add_argument(
+        "--sizes-from",
+        metavar="SPLIT[=JSON]",
+        help="whose objects say what is small and what large (default: train where there is one, else all)",
     )
     _add_object_rules(parser)
     _add_writing(parser)
@@ -195,64 +202,50 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 def make_from_annotations(args: argparse.Namespace) -> None:
     """Route 1 over COCO files."""
-    scenes = {word: read_scene_list(path) for word, path in map(_split_pair, args.scene)}
-    unknown = [word for word in scenes if word not in SCENES]
-    if unknown:
-        raise UserError(f"--scene got the word '{unknown[0]}'; the scenes are: {', '.join(SCENES)}")
-    images: list[ObjectImage] = []
-    classes: dict[str, None] = {}
-    first: list[ObjectImage] = []
-    for part in _named_boxes(args) if args.dataset else _coco_files(args):
-        found, names = read_coco_images(**part, scenes=scenes, bad_boxes=args.bad_boxes)  # type: ignore[arg-type]
-        images += found
-        first = first or found
-        classes |= dict.fromkeys(names)
-    _write_objects(args, images, first, load_lexicon(args.lexicon).for_classes(classes))
+    lists = SceneLists.read(map(split_pair, args.scene))
+    parts, sizing = _named_boxes(args) if args.dataset else _coco_files(args)
+    read = partial(read_coco_images, scenes=lists.names(), bad_boxes=args.bad_boxes)
+    found = [read(**part) for part in parts]
+    images = [image for group, _ in found for image in group]
+    classes = dict.fromkeys(name for _, names in found for name in names)
+    sized = [image for part in sizing for image in (found[parts.index(part)] if part in parts else read(**part))[0]]
+    lists.check_used([*images, *sized])
+    if not sizing:
+        print("there is no training split: small and large follow from the captioned images; see --sizes-from")
+    _write_objects(args, images, sized or images, load_lexicon(args.lexicon).for_classes(classes))
 
 
-def _named_boxes(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return what `read_coco_images` needs for each split of a prepared set."""
-    from mmovseg.data.datasets.catalog import datasets_root  # imports detectron2: seconds
-    from mmovseg.projects.sartext.data.sets import find_text_set
-
-    known = find_text_set(args.dataset)
-    if known.kind != "boxes":
-        raise UserError(f"--dataset {args.dataset} is a set of {known.kind}, it has no boxes")
-    root = datasets_root() if args.root is None else Path(args.root)
-    splits = args.split or [split for split in known.splits if (root / known.name / f"{split}.json").is_file()]
-    if not splits:
-        raise UserError(f"'{root / known.name}' has no split of {known.name}; make it with {known.prepare}")
-    common = {"root": root / known.name, "source": args.source or known.name, "gsd_m": args.gsd or known.gsd_m}
-    parts = ((split, root / known.name / f"{split}.json", f"{split}/sar") for split in splits)
-    return [{**common, "split": split, "json_file": file, "folder": folder} for split, file, folder in parts]
+def _named_boxes(args: argparse.Namespace) -> tuple[list[Part], list[Part]]:
+    return prepared_parts(
+        args.dataset,
+        splits=args.split,
+        root=args.root,
+        source=args.source,
+        gsd_m=args.gsd,
+        sizes_from=args.sizes_from,
+    )
 
 
-def _coco_files(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return what `read_coco_images` needs for each file."""
+def _coco_files(args: argparse.Namespace) -> tuple[list[Part], list[Part]]:
     missing = [name for name in ("coco", "root", "source") if getattr(args, name) is None]
     if missing or args.split:
         raise UserError(f"without --dataset, --{missing[0]} must be given" if missing else "--split needs --dataset")
-    common = {"root": args.root, "source": args.source, "gsd_m": args.gsd}
-    pairs = map(_split_pair, args.coco)
-    return [
-        {**common, "split": split, "json_file": file, "folder": args.images.replace("{split}", split)}
-        for split, file in pairs
-    ]
-
-
-def _split_pair(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not equals or not name or not path:
-        raise UserError(f"'{text}' is not of the form NAME=FILE")
-    return name, path
+    return coco_parts(
+        args.coco,
+        root=args.root,
+        images=args.images,
+        source=args.source,
+        gsd_m=args.gsd,
+        sizes_from=args.sizes_from,
+    )
 
 
 def _write_objects(
-    args: argparse.Namespace, images: Sequence[ObjectImage], first: Sequence[ObjectImage], lexicon: Lexicon
+    args: argparse.Namespace, images: Sequence[ObjectImage], sized: Sequence[ObjectImage], lexicon: Lexicon
 ) -> None:
     rules = ObjectRules(min_side_px=args.min_side, drop_truncated=args.drop_truncated)
     options = WritingOptions(num_captions=args.num_captions, seed=args.seed, empty=args.empty)
-    limits = fit_size_limits(first, rules)
+    limits = fit_size_limits(sized, rules)
     work = partial(_caption_image, lexicon=lexicon, limits=limits, rules=rules, options=options)
     _finish(args, run_in_order(work, images, show_progress=True), len(images), lexicon)
 
@@ -288,7 +281,7 @@ def _folder_labels(args: argparse.Namespace) -> tuple[list[LabelJob], Vocabulary
         raise UserError(f"without --dataset the captions of label maps need --{missing[0]}")
     from mmovseg.data.datasets.folders import load_pair_folder  # its package imports detectron2: seconds
 
-    pairs = [_split_pair(text) for text in args.label_map]
+    pairs = [split_pair(text) for text in args.label_map]
     if not all(stored.isdecimal() and class_id.isdecimal() for stored, class_id in pairs):
         raise UserError(f"--label-map needs whole numbers such as 255=1, got: {' '.join(args.label_map)}")
     label_map = {int(stored): int(class_id) for stored, class_id in pairs} or None
@@ -326,12 +319,12 @@ def make_from_miniearth(args: argparse.Namespace) -> None:
     _refuse_options_of_the_other_route(args)
     lexicon = load_lexicon(args.lexicon)
     if args.route == "annotation":
-        found = [
+        sized, *found = [
             list(run_in_order(part.read_objects, part.jobs(), workers=args.workers, show_progress=True))
-            for part in parts
+            for part in (parts[0].sizing(), *parts)
         ]
         images = [image for group in found for image in group]
-        _write_objects(args, images, found[0], lexicon.for_classes(TARGET_CATEGORIES))
+        _write_objects(args, images, sized, lexicon.for_classes(TARGET_CATEGORIES))
         return
     lexicon = lexicon.for_classes(CLASS_NAMES)
     settings = {"vocabulary": get_vocabulary("miniearth"), "lexicon": lexicon}
@@ -369,8 +362,7 @@ def _finish(
         found = verify_captions(args.output, records, lexicon)
         print(found.summary())
         if found.faults:
-            image_id, caption, fault = found.faults[0]
-            raise UserError(f"'{args.output}', image '{image_id}': '{caption}' {fault}")
+            raise UserError(f"'{args.output}', {found.first_fault()}")
         return
     counts: Counter[str] = Counter()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import make_captions
 import numpy as np
@@ -17,8 +18,9 @@ from mmovseg.projects.sartext.captioning.exchange import import_rsicd
 from mmovseg.projects.sartext.captioning.facts import CELLS
 from mmovseg.projects.sartext.captioning.lexicon import load_lexicon
 from mmovseg.projects.sartext.captioning.parsing import parse_caption
-from mmovseg.projects.sartext.captioning.schema import load_caption_jsonl, read_captions
+from mmovseg.projects.sartext.captioning.schema import load_caption_jsonl, read_captions, write_captions
 from mmovseg.projects.sartext.captioning.shards import import_webdataset
+from mmovseg.projects.sartext.captioning.sources import MiniEarthScenes
 from mmovseg.testing.trees_sar import write_sar_tree
 
 
@@ -102,16 +104,113 @@ def test_annotations_of_a_prepared_set(coco, tmp_path, capsys):
     run(*words, "ssdd")
     records = read_captions(tmp_path / "a.jsonl")
     assert [(record.image, record.source) for record in records] == [
-        (f"{split}/sar/{number}.png", "ssdd")
+        (f"ssdd/{split}/sar/{number}.png", "ssdd")
         for split, number in (("train", 0), ("train", 1), ("test", 2), ("test", 3))
     ]
     run(*words, "ssdd", "--split", "test")
-    assert [record.captions for record in read_captions(tmp_path / "a.jsonl")] == [r.captions for r in records[2:]]
+    assert read_captions(tmp_path / "a.jsonl") == records[2:]
     assert "is a set of captions, it has no boxes" in fails(capsys, *words, "rsicd")
     assert "has no split of hrsid; make it with datasets/prepare_hrsid.py" in fails(capsys, *words, "hrsid")
     assert "without --dataset, --coco must be given" in fails(capsys, *words[:-1])
     given = ("--coco", f"a={coco}/train.json", "--source", "made", "--split", "a")
     assert "--split needs --dataset" in fails(capsys, *words[:-1], *given)
+
+
+@pytest.fixture
+def ships(tmp_path):
+    """A training split of small ships, a test split of large ones: enough of them that there are size words."""
+    root = tmp_path / "sets"
+    for split, count, side in (("train", 40, 4), ("test", 35, 30)):
+        (root / "ssdd" / split / "sar").mkdir(parents=True)
+        images, annotations = [], []
+        for number in range(count):
+            name = f"{split}{number}.png"
+            Image.fromarray(np.zeros((60, 90), dtype=np.uint8)).save(root / "ssdd" / split / "sar" / name)
+            images.append({"id": number, "file_name": name, "height": 60, "width": 90})
+            box = [40, 20, side + number / 10, side]
+            annotations.append({"image_id": number, "category_id": 1, "bbox": box, "id": number})
+        content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "ship"}]}
+        (root / "ssdd" / f"{split}.json").write_text(json.dumps(content))
+    return root
+
+
+def sizes(path, split="test"):
+    records = [record for record in read_captions(path) if record.split == split]
+    return {record.provenance["facts"]["objects"]["ship"].get("size") for record in records}
+
+
+def test_size_words_follow_from_the_training_split(ships, tmp_path, capsys):
+    out = tmp_path / "a.jsonl"
+    words = ("annotations", "--root", ships, "--output", out, "--dataset", "ssdd", "--split")
+    run(*words, "train", "test")
+    both = read_captions(out)
+    assert sizes(out, "train") == {"small", "medium", "large"} and sizes(out) == {"large"}
+    run(*words, "test", "train")
+    assert sorted(read_captions(out), key=lambda one: one.image) == sorted(both, key=lambda one: one.image)
+    run(*words, "test")
+    assert read_captions(out) == both[40:]
+    run(*words, "test", "--verify")
+    run(*words, "test", "--sizes-from", "test")
+    assert sizes(out) == {"small", "medium", "large"}
+    files = [f"{split}={ships}/ssdd/{split}.json" for split in ("test", "train")]
+    words = ("annotations", "--root", ships / "ssdd", "--images", "{split}/sar", "--source", "made", "--output", out)
+    words += ("--coco", files[0])
+    run(*words, files[1])
+    assert sizes(out) == {"large"}
+    run(*words, "--sizes-from", files[1])
+    assert sizes(out) == {"large"} and len(read_captions(out)) == 35
+    capsys.readouterr()
+    run(*words)
+    assert sizes(out) == {"small", "medium", "large"}
+    assert "there is no training split: small and large follow from the captioned images" in capsys.readouterr().out
+    error = fails(capsys, *words, "--sizes-from", "val")
+    assert "--sizes-from 'val' is no split of --coco, which has: test;" in error
+    (ships / "ssdd/train.json").unlink()
+    assert "train.json' cannot be read" in fails(capsys, *words, "--sizes-from", files[1])
+
+
+def test_size_words_of_miniearth_are_those_of_its_training_scenes(tmp_path, monkeypatch):
+    few = MiniEarthScenes("test", 3, 64)
+    assert few.sizing().split == "train" and few.sizing().num_scenes == 500
+    assert MiniEarthScenes("val", 3, 256, "unseen_region").sizing() == MiniEarthScenes(
+        "train", 31, 256, "unseen_region"
+    )
+    sized = []
+    monkeypatch.setattr(sources, "SIZING_SCENES", 2)
+    monkeypatch.setattr(make_captions, "fit_size_limits", lambda images, rules: sized.extend(images) or {})
+    miniearth(tmp_path / "a.jsonl", "annotation", 1)
+    assert [image.split for image in sized] == ["train", "train"]
+
+
+def test_scene_lists_of_one_word_are_united(coco, tmp_path, capsys):
+    for name, images in (("a", "0.png"), ("b", "3.png"), ("c", "9.png")):
+        (coco / f"{name}.txt").write_text(f"{images}\n")
+    out = tmp_path / "a.jsonl"
+    annotate(coco, out, "--scene", f"inshore={coco}/a.txt", f"inshore={coco}/b.txt")
+    assert [one.provenance["facts"].get("scene") for one in read_captions(out)] == ["inshore", "inland", None, "inshore"]
+    words = ("annotations", "--coco", f"train={coco}/train.json", "--root", coco, "--images", "images")
+    error = fails(capsys, *words, "--source", "x", "--output", out, "--scene", f"offshore={coco}/c.txt")
+    assert "c.txt' of --scene offshore names no image of these files, but for example '9' where they have '0'" in error
+
+
+def test_verify_counts_missing_images_and_silent_captions(coco, tmp_path, capsys):
+    out = tmp_path / "a.jsonl"
+    annotate(coco, out)
+    records = read_captions(out)
+    words = ("annotations", "--coco", f"train={coco}/train.json", f"test={coco}/test.json", "--root", coco)
+    words += ("--images", "images", "--source", "made", "--output", out, "--verify")
+    write_captions(out, records[:1])
+    with pytest.raises(SystemExit):
+        run(*words)
+    said = capsys.readouterr()
+    assert "1 of 4 images agree with their annotation (5 captions read back" in said.out
+    assert "image 'images/1' is annotated and has no caption in the file" in said.err
+    write_captions(out, [replace(records[0], captions=("five hulls lie off the coast",), provenance={}), *records[1:]])
+    with pytest.raises(SystemExit):
+        run(*words)
+    said = capsys.readouterr()
+    assert "3 of 4 images agree" in said.out
+    assert "image 'images/0': 'five hulls lie off the coast' names no annotated class" in said.err
 
 
 def test_verify_finds_a_changed_annotation(coco, tmp_path, capsys):
@@ -264,6 +363,7 @@ def kept_scenes(monkeypatch):
     """Scenes are rendered once for all that a test does with them."""
     reader = MiniEarthReader()
     monkeypatch.setattr(sources, "READER", reader)
+    monkeypatch.setattr(sources, "SIZING_SCENES", 50)
     monkeypatch.setattr(MiniEarthReader, "_kept", {})
     monkeypatch.setattr(MiniEarthReader, "_bytes", 0)
     return reader
@@ -328,7 +428,8 @@ def test_a_thousand_scenes_of_miniearth_read_back_to_the_annotation(tmp_path, ke
 
 
 @pytest.mark.slow
-def test_workers_and_repetition_give_the_same_bytes(tmp_path):
+def test_workers_and_repetition_give_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "SIZING_SCENES", 12)
     for route in ("annotation", "segmentation"):
         paths = [tmp_path / f"{route}{number}.jsonl" for number in range(2)]
         miniearth(paths[0], route, 12)

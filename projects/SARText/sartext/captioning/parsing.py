@@ -14,7 +14,10 @@ from typing import Any, Literal
 from mmovseg.projects.sartext.captioning.facts import LARGEST_EXACT, MANY, SEVERAL, Count
 from mmovseg.projects.sartext.captioning.lexicon import Lexicon
 
-FaultKind = Literal["noun", "count", "location", "size", "arrangement", "scene", "share", "relation", "course"]
+FaultKind = Literal[
+    "noun", "count", "location", "size", "arrangement", "scene", "share", "relation", "course", "silent", "missing"
+]
+"""The last two are of whole captions and images, see `verify`."""
 PERCENT_STEP = 5
 """Captions state area shares rounded to this many percent."""
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 READER = MiniEarthReader(cache=False)
 """Renders scenes; each is needed once."""
 
+SIZING_SCENES = 500
+"""Training scenes of 64 x 64 pixels, or as much ground in larger ones, whose targets say what is small and large."""
+
 J = TypeVar("J")
 R = TypeVar("R")
 SCENES: tuple[Scene, ...] = ("inshore", "offshore", "inland")
@@ -81,6 +84,49 @@ def read_scene_list(path: str | Path) -> set[str]:
     return found
 
 
+@dataclass(frozen=True)
+class SceneLists:
+    """Lists of images by scene word: (word, file, names of its images without folder and suffix)."""
+
+    files: tuple[tuple[Scene, str, frozenset[str]], ...] = ()
+
+    @classmethod
+    def read(cls, pairs: Iterable[tuple[str, str]]) -> SceneLists:
+        """Read lists given as (scene word, file); several of one word are put together.
+
+        Raises:
+            UserError: a word is none of `SCENES`, or see `read_scene_list`.
+        """
+        files: list[tuple[Scene, str, frozenset[str]]] = []
+        for word, path in pairs:
+            scene = next((known for known in SCENES if known == word), None)
+            if scene is None:
+                raise UserError(f"--scene got the word '{word}'; the scenes are: {', '.join(SCENES)}")
+            files.append((scene, path, frozenset(read_scene_list(path))))
+        return cls(tuple(files))
+
+    def names(self) -> dict[Scene, set[str]]:
+        """Return scene word -> names of its images."""
+        found: dict[Scene, set[str]] = {}
+        for scene, _, names in self.files:
+            found.setdefault(scene, set()).update(names)
+        return found
+
+    def check_used(self, images: Iterable[ObjectImage]) -> None:
+        """Refuse a list without any of these images: it belongs to another data set, or names them otherwise.
+
+        Raises:
+            UserError: there is one.
+        """
+        there = {Path(image.image).stem for image in images}
+        for scene, path, names in self.files:
+            if not names & there:
+                raise UserError(
+                    f"the list '{path}' of --scene {scene} names no image of these files, but for example "
+                    f"'{min(names)}' where they have '{min(there, default='')}'"
+                )
+
+
 def read_coco_images(
     json_file: str | Path,
     *,
@@ -102,7 +148,7 @@ def read_coco_images(
         folder: of the images, below `root`.
         source: data set.
         split: of it.
-        scenes: scene word -> names of images, from `read_scene_list`; goes before what the file says.
+        scenes: scene word -> names of images, from `SceneLists.names`; goes before what the file says.
         gsd_m: metres per pixel of all images that do not say it themselves.
         bad_boxes: see `load_coco_boxes`.
 
@@ -214,6 +260,11 @@ class MiniEarthScenes:
         return load_miniearth(
             self.split, num_scenes=self.num_scenes, size=self.size, domain=self.domain, seed=self.seed
         )
+
+    def sizing(self) -> MiniEarthScenes:
+        """Return the training scenes of this world that size words follow from, whatever is captioned."""
+        count = max(1, SIZING_SCENES * 64 * 64 // self.size**2)
+        return MiniEarthScenes("train", count, self.size, self.domain, self.seed)
 
     def mapped_image(self, scene: DatasetDict) -> MappedImage:
         """Return what a record says of a scene."""
