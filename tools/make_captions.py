@@ -11,7 +11,8 @@
 
 With --verify, a command that makes captions reads those in --output back instead and compares them with the
 annotation. Captions follow from seed, data set and image id alone: the same command gives the same bytes, whatever
---workers is. Methods, words and options: projects/SARText/README.md.
+--workers is. Image paths of prepared sets start from the folder of all sets, whichever command writes them. Methods,
+words and options: projects/SARText/README.md.
 """
 
 from __future__ import annotations

@@ -187,7 +187,8 @@ def test_scene_lists_of_one_word_are_united(coco, tmp_path, capsys):
         (coco / f"{name}.txt").write_text(f"{images}\n")
     out = tmp_path / "a.jsonl"
     annotate(coco, out, "--scene", f"inshore={coco}/a.txt", f"inshore={coco}/b.txt")
-    assert [one.provenance["facts"].get("scene") for one in read_captions(out)] == ["inshore", "inland", None, "inshore"]
+    scenes = [one.provenance["facts"].get("scene") for one in read_captions(out)]
+    assert scenes == ["inshore", "inland", None, "inshore"]
     words = ("annotations", "--coco", f"train={coco}/train.json", "--root", coco, "--images", "images")
     error = fails(capsys, *words, "--source", "x", "--output", out, "--scene", f"offshore={coco}/c.txt")
     assert "c.txt' of --scene offshore names no image of these files, but for example '9' where they have '0'" in error

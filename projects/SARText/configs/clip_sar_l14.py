@@ -23,7 +23,7 @@ optimizer.betas = [0.9, 0.98]  # these and eps are open_clip's for vision transf
 optimizer.eps = 1e-6
 optimizer.no_decay = ["*logit_scale"]
 lr_multiplier.warmup_iters = 133
-train.max_iter = 1330  # 1,330 it * 1,024 im/it / 136,584 im = 10 epochs
+train.max_iter = 1330  # 1,330 it * 1,024 im/it / 136,584 im (SAR-TEXT's; set it to yours) = 10 epochs
 train.amp.enabled = True
 train.clip_grad.enabled = True
 train.output_dir = "output/sartext/clip_sar_l14"

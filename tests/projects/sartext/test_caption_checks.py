@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from make_captions import main
@@ -132,6 +133,20 @@ def test_leakage_leaves_the_test_split_alone():
     assert found(check(*told)) == [("split leakage", 1, None)]
 
 
+def test_an_image_in_two_splits_leaks():
+    one = make("a", GOOD)
+    result = check(one, make("a", "a road runs along the river", split="test"))
+    assert found(result) == [("split leakage", 0, None)]
+    assert result.findings[0].message == "image 'a.png' is in the splits test, train"
+    assert found(check(one, replace(one, source="other", split="test"), cap=None)) == []
+    # sets that number the images of each split anew: an equal name is no shared scene
+    told = [
+        replace(make("a", f"{GOOD} {split}", split=split, scene="7"), image=f"{split}/7.png")
+        for split in ("train", "test")
+    ]
+    assert found(check(*told, near=1.0)) == []
+
+
 def test_bad_patterns_are_refused():
     record = make("a", GOOD)
     with pytest.raises(UserError, match="is no regular expression"):
@@ -194,7 +209,7 @@ def test_the_report_counts_and_shows():
     ]
     assert report["by_source_and_route"] == {"made, human": {"images": 2, "captions": 3, "with a finding": 2}}
     text = format_report(report)
-    assert "not checked: no scene is known" in text
+    assert "only equal images were looked for: no scene is known" in text
     assert "a red ship in the port: red (colour)" in text
 
 

@@ -55,6 +55,11 @@ def test_a_record_keeps_what_the_rules_leave(record):
     assert account.share_kept() == 0.25
 
 
+def test_a_record_keeps_its_source_scene(record):
+    (done,) = rewrite_records([replace(record, provenance={"scene": "P0001"})], CaptionRewriter(), {})
+    assert done.provenance["scene"] == "P0001"
+
+
 def test_duplicates_stay_if_asked_for(record):
     options = RewritingOptions(keep_duplicates=True)
     (done,) = rewrite_records([record], CaptionRewriter(), {}, options=options)

@@ -114,7 +114,7 @@ def test_dataset_dicts(tmp_path):
     ]
     with pytest.raises(UserError, match=r"names '.*0\.png', which does not exist \(3 of 3 images\)"):
         load_caption_jsonl(tmp_path / "a.jsonl")
-    with pytest.raises(UserError, match="has no split 'val'; it has: test, train"):
+    with pytest.raises(UserError, match="has no split 'val'; there is: test, train"):
         load_caption_jsonl(tmp_path / "a.jsonl", split="val")
     with pytest.raises(UserError, match="role is 'radar'"):
         load_caption_jsonl(tmp_path / "a.jsonl", role="radar")

@@ -38,7 +38,7 @@ def test_the_large_configs_read_questions_and_captions_from_files(tmp_path: Path
     config = load_config(CONFIGS / "captioning_l14.py")
     dataset = "dataloader.test.captions.dataset"
     apply_overrides(
-        config, [f"{dataset}.path={captions}", f"{dataset}.root={tmp_path}", "dataloader.test.captions.num_workers=0"]
+        config, [f"{dataset}.path=[{captions}]", f"{dataset}.root={tmp_path}", "dataloader.test.captions.num_workers=0"]
     )
     (batch,) = instantiate(config.dataloader.test.captions)
     assert batch[0]["task"] == "caption" and batch[0]["captions"] == ["one ship"]

@@ -1,17 +1,25 @@
-"""Captioned images on disk for the large models: `optical` (RSICD) and `sar` (a caption file), train and retrieval.
+"""Captioned images on disk for the large models: `optical` (RSICD) and `sar` (HRSID), train and retrieval.
 
-`optical`: `datasets/prepare_rsicd.py` makes it; further sets of optical captions: dataset=load_caption_jsonl with
-role="optical". `sar`: the JSONL files of `tools/make_captions.py`, of which the images lie below `data`; SAR is 8-bit
-amplitude, read as grey. Images are resampled to the model's 224 pixels as a whole.
+Images lie in the folder of all data sets (`DETECTRON2_DATASETS`, else `datasets`). `optical`: made by
+`datasets/prepare_rsicd.py`; further sets of optical captions: dataset=load_captioned with role="optical". `sar`: a
+caption file, of which `split` picks the records, about images of the same folder:
+
+    python datasets/prepare_hrsid.py --source HRSID_JPG
+    python tools/make_captions.py annotations --dataset hrsid --output output/hrsid.jsonl
+
+More sets: one file each, `path=[output/hrsid.jsonl,output/ssdd.jsonl]`, for both splits. SARDet-100K holds images of
+HRSID and SSDD: take it without them. SAR is 8-bit amplitude, read as grey. Images are resampled to the model's 224
+pixels as a whole.
 """
 
 from mmovseg.config import LazyCall as L
 from mmovseg.data.build import build_test_loader, build_train_loader
 from mmovseg.data.io import FileReader
 from mmovseg.data.mapper import OpticalSARMapper
-from mmovseg.projects.sartext.captioning.schema import load_caption_jsonl
-from mmovseg.projects.sartext.data.sets import load_text_set
+from mmovseg.projects.sartext.data.sets import load_captioned, load_text_set
 from mmovseg.projects.sartext.evaluation.retrieval_evaluator import RetrievalEvaluator
+
+_SAR_CAPTIONS = ["output/hrsid.jsonl"]
 
 
 def _mapper(modality, *, is_train):
@@ -43,7 +51,7 @@ optical = _loaders(
 )
 sar = _loaders(
     "sar",
-    L(load_caption_jsonl)(path="data/sartext/train.jsonl", root="data", role="sar"),
-    L(load_caption_jsonl)(path="data/sartext/test.jsonl", root="data", role="sar"),
+    L(load_captioned)(path=_SAR_CAPTIONS, root=None, role="sar", split="train"),
+    L(load_captioned)(path=_SAR_CAPTIONS, root=None, role="sar", split="test"),
     "sartext_test",
 )

@@ -104,6 +104,9 @@ def caption_objects(
         if not facts["objects"] and options.empty == "skip":
             continue
         sentences = write_sentences(facts, lexicon, image.source, image.image_id, options)
+        provenance = provenance_of(sentences, facts, lexicon, options.seed)
+        if image.source_scene is not None:
+            provenance["scene"] = image.source_scene
         yield CaptionRecord(
             image=image.image,
             image_id=image.image_id,
@@ -111,7 +114,7 @@ def caption_objects(
             route="annotation",
             split=image.split,
             captions=tuple(sentence.text for sentence in sentences),
-            provenance=provenance_of(sentences, facts, lexicon, options.seed),
+            provenance=provenance,
             optical_image=image.optical_image,
         )
 

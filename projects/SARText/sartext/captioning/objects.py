@@ -49,6 +49,7 @@ class ObjectImage:
         gsd_m: metres per pixel; sizes are compared among images of one resolution. None = not known.
         scene: what the data set says of the place, or `scene_of_land` of its land ratio.
         optical_image: path of the optical twin.
+        source_scene: what the image was cut from, None where that is not known.
     """
 
     image: str
@@ -61,6 +62,7 @@ class ObjectImage:
     gsd_m: float | None = None
     scene: Scene | None = None
     optical_image: str | None = None
+    source_scene: str | None = None
 
 
 @dataclass(frozen=True)

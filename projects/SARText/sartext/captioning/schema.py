@@ -12,7 +12,8 @@ image. Every route writes this file and everything else (exporters, checks, load
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
@@ -209,46 +210,67 @@ def write_captions(path: str | Path, records: Iterable[CaptionRecord]) -> int:
 
 
 def load_caption_jsonl(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     root: str | Path | None = None,
     role: ImageRole = "sar",
     split: str | None = None,
     check_images: bool = True,
 ) -> list[DatasetDict]:
-    """List the images of a caption file as dataset dicts with `captions`.
+    """List the images of caption files as dataset dicts with `captions`.
 
     Args:
-        path: JSONL file.
-        root: what image paths start from; None = the folder of the file.
+        path: JSONL file, or several, for example one a data set.
+        root: what image paths start from; None = the folder of each file. Those that ``tools/make_captions.py`` writes
+            of prepared sets start from the folder of all sets, `mmovseg.data.datasets.catalog.datasets_root`.
         role: what `image` is: ``sar`` gives `sar_file_name` (and `file_name` where there is an `optical_image`),
             ``optical`` gives `file_name`.
-        split: keep the records of this split; None = all.
+        split: keep the records of this split, which not every file needs to have; None = all.
         check_images: stop where an image does not exist.
 
     Returns:
-        Dicts with `image_id`, `captions`, `source` and the paths, in the order of the file.
+        Dicts with `image_id`, `captions`, `source` and the paths, in the order of the files. An `image_id` that several
+        files use is preceded by the source.
 
     Raises:
-        UserError: the file is bad (see `read_captions`), the split is in no record, or an image does not exist.
+        UserError: a file is bad (see `read_captions`), the split is in no record, an image does not exist, or it is in
+            two files.
     """
     if role not in IMAGE_ROLES:
         raise UserError(f"role is '{role}'; it can be: {', '.join(IMAGE_ROLES)}")
-    base = Path(path).parent if root is None else Path(root)
-    records = read_captions(path)
-    kept = [record for record in records if split is None or record.split == split]
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    if not paths:
+        raise UserError("there is no caption file to load")
+    records = [(one, record) for one in paths for record in read_captions(one)]
+    kept = [(one, record) for one, record in records if split is None or record.split == split]
     if not kept:
-        known = ", ".join(sorted({record.split for record in records}))
-        raise UserError(f"'{path}' has no split '{split}'; it has: {known}")
-    dicts = [_dataset_dict(record, base, role) for record in kept]
+        known = ", ".join(sorted({record.split for _, record in records}))
+        named = "' and '".join(map(str, paths))
+        raise UserError(f"'{named}' {'has' if len(paths) == 1 else 'have'} no split '{split}'; there is: {known}")
+    dicts = [_dataset_dict(record, Path(one).parent if root is None else Path(root), role) for one, record in kept]
+    _refuse_shared_images([(one, _images_of(item)[0]) for (one, _), item in zip(kept, dicts, strict=True)])
+    uses = Counter(item["image_id"] for item in dicts)
+    for item in dicts:
+        if uses[item["image_id"]] > 1:
+            item["image_id"] = f"{item['source']}/{item['image_id']}"
     if check_images:
-        files = [item[key] for item in dicts for key in ("sar_file_name", "file_name") if key in item]
-        absent = [file for file in files if not Path(file).is_file()]
+        files = [(one, file) for (one, _), item in zip(kept, dicts, strict=True) for file in _images_of(item)]
+        absent = [(one, file) for one, file in files if not Path(file).is_file()]
         if absent:
-            raise UserError(
-                f"'{path}' names '{absent[0]}', which does not exist ({len(absent)} of {len(files)} images)"
-            )
+            one, file = absent[0]
+            raise UserError(f"'{one}' names '{file}', which does not exist ({len(absent)} of {len(files)} images)")
     return dicts
+
+
+def _images_of(item: DatasetDict) -> list[str]:
+    return [item[key] for key in ("sar_file_name", "file_name") if key in item]  # type: ignore[literal-required]
+
+
+def _refuse_shared_images(images: Sequence[tuple[str | Path, str]]) -> None:
+    first: dict[str, str | Path] = {}
+    for path, image in images:
+        if first.setdefault(image, path) != path:
+            raise UserError(f"the image '{image}' is in both '{first[image]}' and '{path}'")
 
 
 def _dataset_dict(record: CaptionRecord, base: Path, role: ImageRole) -> DatasetDict:

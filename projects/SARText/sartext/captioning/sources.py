@@ -156,6 +156,7 @@ def read_coco_images(
         UserError: the file is bad, an image is missing, or an image is in two scene lists or has an unknown scene.
     """
     from mmovseg.data.datasets.coco_boxes import load_coco_boxes, read_coco  # its package imports detectron2: seconds
+    from mmovseg.projects.sartext.data.sets import known_scene
 
     content = read_coco(json_file)
     names = [str(entry.get("name")) if isinstance(entry, Mapping) else "" for entry in content["categories"]]
@@ -175,7 +176,16 @@ def read_coco_images(
         scene = _scene(entry, path, scenes or {})
         images.append(
             ObjectImage(
-                path, image_id_of(path), source, split, item["height"], item["width"], objects, resolution, scene
+                image=path,
+                image_id=image_id_of(path),
+                source=source,
+                split=split,
+                height=item["height"],
+                width=item["width"],
+                objects=objects,
+                gsd_m=resolution,
+                scene=scene,
+                source_scene=known_scene(source, path),
             )
         )
     return images, names

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from mmovseg.data.datasets.catalog import DatasetEntry, datasets_root
@@ -25,7 +25,7 @@ from mmovseg.data.datasets.folders import load_pair_folder
 from mmovseg.data.datasets.layouts import Facts, Layout, find_layout, missing_message
 from mmovseg.data.sample import DatasetDict
 from mmovseg.errors import UserError
-from mmovseg.projects.sartext.captioning.schema import load_caption_jsonl
+from mmovseg.projects.sartext.captioning.schema import ImageRole, load_caption_jsonl
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -226,7 +226,8 @@ def load_text_set(
         split: one of its splits.
         root: folder of all data sets; None = the registered one.
         captions: a caption file about this set, as ``tools/make_captions.py`` writes it, instead of the set's own
-            captions. Images that it does not name are left out; how many is logged.
+            captions. Its paths start from `root`, or, as in the set's own files, from the folder of the set. Images
+            that it does not name are left out; how many is logged.
         keep_empty: of sets of boxes, keep images without an object.
         bad_boxes: boxes outside their image, see `load_coco_boxes`. Cut or dropped by default: the files are others'.
 
@@ -250,6 +251,28 @@ def load_text_set(
     return [{**item, "gsd_m": known.gsd_m} for item in items] if known.gsd_m is not None else items
 
 
+def load_captioned(
+    path: str | Path | Sequence[str | Path],
+    split: str,
+    *,
+    root: str | Path | None = None,
+    role: ImageRole = "sar",
+) -> list[DatasetDict]:
+    """List the images of a split in caption files about prepared sets, as ``tools/make_captions.py`` writes them.
+
+    Args:
+        path: JSONL file, or several.
+        split: of the records.
+        root: what image paths start from; None = the registered folder of all data sets.
+        role: what the images are.
+
+    Raises:
+        UserError: see `load_caption_jsonl`.
+    """
+    base = datasets_root() if root is None else root
+    return load_caption_jsonl(path, root=base, role=role, split=split)
+
+
 def source_scene(name: str, image: str) -> str:
     """Return the scene that an image was cut from, or its own name where that is not known.
 
@@ -260,9 +283,16 @@ def source_scene(name: str, image: str) -> str:
         name: of the data set.
         image: file name or path.
     """
-    stem = Path(image).stem
-    found = _HRSID_NAME.match(stem) if name == "hrsid" else None
-    return found[1] if found else stem
+    return known_scene(name, image) or Path(image).stem
+
+
+def known_scene(name: str, image: str) -> str | None:
+    """Return the scene that an image was cut from, None where its name does not say it; see `source_scene`.
+
+    Unlike the image's own name this can be compared across splits: several sets number the images of each split anew.
+    """
+    found = _HRSID_NAME.match(Path(image).stem) if name == "hrsid" else None
+    return found[1] if found else None
 
 
 def read_shores(path: str | Path) -> dict[str, Shore]:
@@ -295,11 +325,15 @@ def _load(known: TextSet, split: str, base: Path, keep_empty: bool, bad_boxes: B
 def _with_captions(
     items: Iterable[DatasetDict], known: TextSet, split: str, base: Path, captions: Path
 ) -> list[DatasetDict]:
-    """Give the images the captions of a file; its paths start from the folder of the set."""
+    """Give the images the captions of a file; its paths start from the folder of all sets or from that of the set."""
     role: Literal["optical", "sar"] = "optical" if known.kind == "captions" else "sar"
     key = "file_name" if role == "optical" else "sar_file_name"
-    given = load_caption_jsonl(captions, root=base / known.name, role=role, split=split)
-    of_file = {str(item[key]): item for item in given}  # type: ignore[literal-required]
+    given = load_caption_jsonl(captions, root="", role=role, split=split, check_images=False)
+    inside = PurePosixPath(known.name)
+    of_file: dict[str, DatasetDict] = {}
+    for record in given:
+        path = PurePosixPath(record[key])  # type: ignore[literal-required]
+        of_file[str(base / (path if path.is_relative_to(inside) else inside / path))] = record
     found: list[DatasetDict] = []
     total = 0
     for item in items:

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.captioning.checks.findings import (
@@ -55,7 +55,7 @@ class CheckResult:
         findings: all of them, in the order of the file for each check.
         statements: route -> what captions state about their annotation.
         groups: (number of captions, one of them), the largest groups of nearly identical captions first.
-        scenes: number of source scenes known; 0 = leakage could not be checked.
+        scenes: number of source scenes known; 0 = only leakage of whole images could be checked.
         distinct: number of different captions.
     """
 
@@ -161,35 +161,43 @@ def _draw(image_id: str) -> bytes:
 
 
 def _check_scenes(records: Sequence[CaptionRecord], options: CheckOptions, result: CheckResult) -> None:
-    """Find source scenes with images in several splits; the images outside the test split are to go."""
+    """Find images, and source scenes with images, in several splits; those outside the test split are to go."""
     scenes: dict[tuple[str, str], list[int]] = defaultdict(list)
+    images: dict[tuple[str, str], list[int]] = defaultdict(list)
     for position, record in enumerate(records):
+        images[record.source, record.image].append(position)
         scene = scene_of(record, options.scene_pattern)
         if scene is not None:
             scenes[record.source, scene].append(position)
     if options.scene_pattern is not None and not scenes:
         raise UserError(f"the pattern '{options.scene_pattern}' fits no image_id, for example '{records[0].image_id}'")
     result.scenes = len(scenes)
-    for (_, scene), positions in scenes.items():
-        splits = {records[position].split for position in positions}
-        if len(splits) < 2:
-            continue
-        stays = next((split for split in _KEPT_SPLITS if split in splits), sorted(splits)[0])
-        for position in positions:
-            if records[position].split != stays:
-                message = f"scene '{scene}' is in the splits {', '.join(sorted(splits))}"
-                result.findings.append(Finding("split leakage", position, None, message))
+    found: dict[int, str] = {}
+    for what, groups in (("image", images), ("scene", scenes)):
+        for (_, name), positions in groups.items():
+            splits = {records[position].split for position in positions}
+            if len(splits) < 2:
+                continue
+            stays = next((split for split in _KEPT_SPLITS if split in splits), sorted(splits)[0])
+            for position in positions:
+                if records[position].split != stays:
+                    message = f"{what} '{name}' is in the splits {', '.join(sorted(splits))}"
+                    found.setdefault(position, message)
+    result.findings += [Finding("split leakage", position, None, found[position]) for position in sorted(found)]
 
 
 def scene_of(record: CaptionRecord, pattern: str | None) -> str | None:
     """Return the source scene of an image, None where it is not known.
+
+    A scene that is but the name of the image does not count: several sets number the images of each split anew, and
+    equal numbers would look like shared scenes.
 
     Raises:
         UserError: the pattern is no regular expression with a group `scene`.
     """
     if pattern is None:
         scene = record.provenance.get("scene")
-        return scene if isinstance(scene, str) else None
+        return scene if isinstance(scene, str) and scene != PurePosixPath(record.image).stem else None
     try:
         compiled = re.compile(pattern)
     except re.error as error:

@@ -69,7 +69,8 @@ def format_report(report: dict[str, Any]) -> str:
             first = check["examples"][0]
             shown = first["caption"] if first["caption"] is not None else first["image_id"]
             example = f"{shown[:60]}: {first['message']}"
-        note = "not checked: no scene is known" if kind == "split leakage" and not report["scenes"] else example
+        blind = kind == "split leakage" and not report["scenes"] and not check["count"]
+        note = "only equal images were looked for: no scene is known" if blind else example
         lines.append(f"{kind:<26}{check['count']:>8}  {note}"[:140].rstrip())
     for route, one in report["statements"].items():
         lines += ["", f"{route}: {_percent(one['noun_precision'])} of {one['nouns']} nouns are annotated, "]

@@ -121,6 +121,8 @@ def rewrite_records(
             texts = _add_terms(texts, rules, list(facts["sar_terms"]), options.terms)
         facts["original"] = kept
         provenance = {"seed": 0, "version": VERSION, "lexicon": word_lists, "rules": rules, "facts": facts}
+        if "scene" in record.provenance:  # what it was cut from does not change with the words
+            provenance["scene"] = record.provenance["scene"]
         yield CaptionRecord(
             image=record.image,
             image_id=record.image_id,
