@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from mmovseg.errors import UserError
+from mmovseg.errors import UserError, one_line
 
 _PNG_END = b"IEND"
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
@@ -49,8 +49,8 @@ class Raster:
         role: what it is in the words of a sentence: ``optical``, ``SAR``, ``label``.
 
     Raises:
-        UserError: on entering: it is missing, no regular file, damaged, of an unknown format, or cut off where that
-            shows without reading pixels.
+        UserError: on entering: it is missing, no regular file, damaged, of an unknown format, of a name that is not
+            UTF-8, or cut off where that shows without reading pixels.
     """
 
     def __init__(self, path: str | Path, role: str) -> None:
@@ -68,6 +68,11 @@ class Raster:
         except RasterioError as error:
             self._env.__exit__(None, None, None)
             raise UserError(f"{self.role} raster '{self.path}' {self._reason()}") from error
+        except UnicodeEncodeError as error:
+            self._env.__exit__(None, None, None)
+            raise UserError(
+                f"{self.role} raster '{one_line(self.path)}' cannot be opened, as its name is not UTF-8; rename it"
+            ) from error
         if self.source.driver == "PNG" and os.path.isfile(self.path) and not png_is_whole(self.path):
             self.__exit__()
             raise UserError(f"{self.role} raster '{self.path}' is damaged or cut off: it lacks the end of a PNG file")

@@ -1,5 +1,7 @@
 """Reading rasters: formats, masks, scaling, and one clear sentence for each kind of bad file."""
 
+import os
+
 import numpy as np
 import pytest
 import rasterio
@@ -201,6 +203,12 @@ def test_unusable_files_are_named(tmp_path, read, suffix):
         with pytest.raises(UserError, match=path.name) as caught:
             read(path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_not_utf8_is_told_in_printable_words(tmp_path, image):
+    path = write_raster(tmp_path / "a.png", image).rename(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    with pytest.raises(UserError, match=r"optical raster '.*/caf\\udce9[.]png' cannot be opened, .* not UTF-8; rename"):
+        read_optical(path)
 
 
 @pytest.mark.parametrize("optical", ["png", "tif16", "tif_float"])
