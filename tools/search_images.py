@@ -8,7 +8,8 @@ The images are embedded once, into an index in the output folder; a second call 
 An index belongs to one folder, one model and one way of reading, and is refused for another. The output folder is by
 default output/search/NAME, NAME being that of the image folder.
 Written are results.json and results.csv (ranked pairs of query and image, with the image's captions where a caption
-file is given) and sheet.png. Images that cannot be read are named, listed in results.json, and tried again next time.
+file is given) and sheet.png, which shows the first 20 queries and 240 answers. Images that cannot be read are named,
+listed in results.json, and tried again next time. What lies in the output folder is not searched.
 
 Without --config-file the small CLIP that ships with the repository is asked; it knows optical images of the made-up
 world MiniEarth. For real images give a model of your own, or open_clip's: --config-file
@@ -30,7 +31,7 @@ from mmovseg.engine.run import build_model, prepare
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
 from mmovseg.projects.sartext.search.embedding import UpdateReport, update_index
-from mmovseg.projects.sartext.search.files import list_images
+from mmovseg.projects.sartext.search.files import choose_images, list_images, readable
 from mmovseg.projects.sartext.search.queries import (
     Query,
     embed_queries,
@@ -41,11 +42,11 @@ from mmovseg.projects.sartext.search.queries import (
 )
 from mmovseg.projects.sartext.search.ranking import ENGINES, choose_engine
 from mmovseg.projects.sartext.search.reading import reading_for
-from mmovseg.projects.sartext.search.sheet import draw_sheet
+from mmovseg.projects.sartext.search.sheet import draw_sheet, drawn_part
 
 DEFAULT_CONFIG = "projects/SARText/configs/search_xs.py"
 DEFAULT_OUTPUT = Path("output/search")
-_SHEET_QUERIES = 20  # more would make a picture that no viewer opens; the rest is in the tables
+SHEET = "sheet.png"
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -71,7 +72,9 @@ def argument_parser() -> argparse.ArgumentParser:
         help="default: index.safetensors in the output folder; one of another folder, or of one that has moved since, "
         "is refused",
     )
-    parser.add_argument("--prune", action="store_true", help="drop images from the index that the folder has no more")
+    parser.add_argument(
+        "--prune", action="store_true", help="drop images from the index that the folder, not --pattern, has no more"
+    )
     parser.add_argument(
         "--engine", choices=ENGINES, default="auto", help="auto: FAISS above a million images, if installed"
     )
@@ -109,12 +112,14 @@ def list_queries(args: argparse.Namespace) -> list[Query]:
     """Return what the command line looks for.
 
     Raises:
-        UserError: a text is empty, or the file of texts is bad.
+        UserError: a text is empty or not UTF-8, or the file of texts is bad.
     """
     texts = [*args.text, *(read_texts(args.texts) if args.texts else [])]
     for text in texts:
         if not text.strip():
             raise UserError("--text is empty")
+        if text != readable(text):
+            raise UserError(f"--text '{readable(text)}' is not UTF-8")
     return [*(Query(text=text.strip()) for text in texts), *(Query(image=image) for image in args.image)]
 
 
@@ -143,9 +148,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = argument_parser().parse_args(argv)
     if args.top < 1 or args.batch_size < 1 or args.workers < 0:
         raise UserError("--top and --batch-size must be at least 1, --workers at least 0")
+    output = output_folder(args.output, args.folder)
     queries = list_queries(args)
     captions = read_image_captions(args.captions) if args.captions else None
-    files = list_images(args.folder, pattern=args.pattern)
+    there = list_images(args.folder, leave_out=(DEFAULT_OUTPUT, output, output / SHEET))
+    files = choose_images(there, args.pattern)
     model = load_model(args.config_file, args.weights, args.device)
     reading = reading_for(
         model.input_contract,
@@ -156,7 +163,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         picked=model.bands,
     )
     embedded = embed_queries(queries, model, reading) if queries else None  # before the long work: a typing error
-    output = output_folder(args.output, args.folder)
     path = Path(args.index) if args.index else output / "index.safetensors"
     index, report = update_index(
         path,
@@ -166,27 +172,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         reading,
         batch_size=args.batch_size,
         workers=args.workers,
+        there=there,
         prune=args.prune,
         show_progress=not args.quiet,
     )
-    print(describe_update(report, path, len(index)))
+    print(readable(describe_update(report, path, len(index))))
     if embedded is None:
         return
-    present = {file.path for file in files}
-    options: dict[str, Any] = {"folder": args.folder, "top": args.top, "engine": args.engine}
-    answers = find_matches(index, queries, embedded, present=present, captions=captions, **options)
+    index = index.part({file.path for file in files})
+    engine = choose_engine(args.engine, len(index))
+    options: dict[str, Any] = {"folder": args.folder, "top": args.top, "engine": engine}
+    answers = find_matches(index, queries, embedded, captions=captions, **options)
     facts = {
-        "folder": str(args.folder),
-        "images": len(present) - len(report.skipped),
+        "folder": readable(args.folder),
+        "images": len(index),
         "model": {"config": args.config_file, "weights": args.weights, "sha256": index.facts.model},
-        "engine": choose_engine(args.engine, len(index)),
+        "engine": engine,
     }
     written = write_results(output, queries, answers, facts=facts, skipped=report.skipped)
-    drawn = slice(0, _SHEET_QUERIES)
-    draw_sheet(output / "sheet.png", queries[drawn], answers[drawn], folder=args.folder, show=reading.show)
+    draw_sheet(output / SHEET, queries, answers, folder=args.folder, show=reading.show)
     for query, found in zip(queries, answers, strict=True):
-        print(f"{query.label}: " + ", ".join(f"{match.path} {match.score:.3f}" for match in found[:3]))
-    print(f"wrote {', '.join(str(file) for file in (*written, output / 'sheet.png'))}")
+        print(f"{query.label}: " + ", ".join(f"{readable(match.path)} {match.score:.3f}" for match in found[:3]))
+    most = max(len(found) for found in answers)
+    shown = drawn_part(len(queries), most)
+    if shown != (len(queries), most):
+        print(f"{SHEET} shows {shown[0]} of {len(queries)} queries, {shown[1]} of {most} answers; the tables hold all")
+    print(f"wrote {', '.join(readable(str(file)) for file in (*written, output / SHEET))}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +18,12 @@ from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
 from mmovseg.projects.sartext.modeling.norms import PercentileNorm, grey_norm
 from mmovseg.projects.sartext.search import embedding as embedding_module
 from mmovseg.projects.sartext.search.embedding import index_facts, model_sha256, update_index
-from mmovseg.projects.sartext.search.files import ImageFile, list_images
+from mmovseg.projects.sartext.search.files import ImageFile, choose_images, list_images
 from mmovseg.projects.sartext.search.index import IndexFacts, SearchIndex, read_index, write_index
-from mmovseg.projects.sartext.search.queries import Query, embed_queries, find_matches, read_texts
+from mmovseg.projects.sartext.search.queries import Match, Query, embed_queries, find_matches, read_texts, write_results
 from mmovseg.projects.sartext.search.ranking import block_rows, choose_engine, rank_exact, rank_faiss
 from mmovseg.projects.sartext.search.reading import ImageReading, reading_for
+from mmovseg.projects.sartext.search.sheet import draw_sheet, drawn_part
 from mmovseg.testing.fakes import write_raster
 from tests.projects.sartext.image_text_worker import CLIP, inputs
 
@@ -67,12 +69,12 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-def update(folder, model=None, **options):
+def update(folder, model=None, path=None, files=None, **options):
     said = []
     index, report = update_index(
-        folder.parent / "index.safetensors",
+        path or folder.parent / "index.safetensors",
         folder,
-        list_images(folder),
+        files or list_images(folder),
         model or ColorModel(),
         READING,
         show_progress=False,
@@ -118,6 +120,60 @@ def test_images_that_cannot_be_read_are_told_listed_and_tried_again(folder):
     paint(folder / "cut.png", "green")
     index, report, _ = update(folder)
     assert "cut.png" in [file.path for file in index.files] and set(report.skipped) == {"b/c.png", "odd.png"}
+
+
+def test_a_name_that_is_not_utf8_is_skipped_and_told(folder, tmp_path, capsys):
+    odd = os.fsdecode(b"caf\xe9.png")
+    paint(folder / odd, "red")
+    _, report, said = update(folder)
+    assert report.embedded == 3 and set(report.skipped) == {odd}
+    why = "cannot be opened, as its name is not UTF-8; rename it"
+    assert said == [f"skipped: optical raster '{folder}/caf\\udce9.png' {why}"]
+    renamed = folder.rename(tmp_path / os.fsdecode(b"bild\xe9r"))
+    inside = tmp_path / os.fsdecode(b"\xe9")
+    update(renamed, path=inside / "index.safetensors")  # no image of it can be read
+    assert len(read_index(inside / "index.safetensors")) == 0
+    files = write_results(
+        inside, [Query(image=odd)], [[Match(1, 0.5, odd)]], facts={"engine": "exact"}, skipped=report.skipped
+    )
+    found, lines = (file.read_bytes().decode("utf-8") for file in files)
+    assert list(json.loads(found)["skipped"]) == ["caf\\udce9.png"]
+    assert json.loads(found)["queries"][0]["matches"][0]["image"] == "caf\\udce9.png"
+    assert "caf\\udce9.png,1,0.500000,caf\\udce9.png" in lines
+    draw_sheet(inside / "sheet.png", [Query(image=odd)], [[Match(1, 0.5, odd)]], folder=renamed, show=READING.show)
+    with pytest.raises(SystemExit):
+        search_images.main(["--folder", str(renamed), "--text", odd])
+    assert "error: --text 'caf\\udce9.png' is not UTF-8" in capsys.readouterr().err
+
+
+def test_what_lies_outside_a_pattern_is_not_gone(folder):
+    update(folder)
+    there = list_images(folder)
+    chosen = choose_images(there, "b/*")
+    (folder / "b/d.tif").unlink()
+    index, report, _ = update(folder, files=chosen[:1], there=list_images(folder), prune=True)
+    assert report.gone == ["b/d.tif"] and [file.path for file in index.files] == ["a.png", "b/c.png"]
+
+
+def test_links_in_a_circle_end_and_links_to_nothing_are_passed_over(folder, tmp_path):
+    plain = list_images(folder)
+    for name, target in (("Loop", "."), ("b/up", ".."), ("A", "b"), ("self.png", "self.png"), ("gone.png", "none")):
+        (folder / name).symlink_to(target)
+    (folder / "also.png").symlink_to("a.png")
+    paint(tmp_path / "away/e.png", "red")
+    (folder / "away").symlink_to(tmp_path / "away")
+    (tmp_path / "away/back").symlink_to(folder)
+    found = list_images(folder)
+    assert [image.path for image in found] == ["a.png", "also.png", "away/e.png", "b/c.png", "b/d.tif"]
+    assert set(plain) < set(found)  # a folder keeps its own name, whatever its links are called
+
+
+def test_what_a_search_wrote_is_left_out(folder):
+    for name in ("out/sheet.png", "sheet.png"):
+        paint(folder / name, "grey")
+    found = list_images(folder, leave_out=(folder / "b/../out", folder / "sheet.png", folder / "none", folder))
+    assert [image.path for image in found] == ["a.png", "b/c.png", "b/d.tif"]
+    assert len(list_images(folder)) == 5
 
 
 def test_what_a_stopped_run_did_is_kept(folder, monkeypatch):
@@ -173,10 +229,7 @@ def test_an_index_of_another_folder_is_refused(folder, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(folder)
     for name in (tmp_path / "link", "."):  # the same folder by another name
-        _, report = update_index(
-            tmp_path / "index.safetensors", name, list_images(name), ColorModel(), READING, show_progress=False
-        )
-        assert report.kept == 3
+        assert update(Path(name), path=tmp_path / "index.safetensors")[1].kept == 3
     assert search_images.output_folder(None, ".") == search_images.DEFAULT_OUTPUT / "images"
     assert search_images.output_folder(None, str(other)) == search_images.DEFAULT_OUTPUT / "others"
     assert str(search_images.output_folder("there", str(other))) == "there"
@@ -212,9 +265,11 @@ def test_what_the_weights_do_not_say_of_a_model_makes_another_index():
 
 
 def test_a_folder_without_images_is_refused(folder, tmp_path):
-    assert [image.path for image in list_images(folder, pattern="b/*")] == ["b/c.png", "b/d.tif"]
-    with pytest.raises(UserError, match="has no raster that matches"):
-        list_images(folder, pattern="*.jp2")
+    assert [image.path for image in choose_images(list_images(folder), "b/*")] == ["b/c.png", "b/d.tif"]
+    with pytest.raises(UserError, match="none of the 3 rasters of the folder matches '[*].jp2'"):
+        choose_images(list_images(folder), "*.jp2")
+    with pytest.raises(UserError, match="has no raster"):
+        list_images(folder, leave_out=[folder / "a.png", folder / "b"])
     with pytest.raises(UserError, match="does not exist"):
         list_images(tmp_path / "none")
 
@@ -275,14 +330,14 @@ def test_answers_leave_out_the_query_and_what_is_not_there(folder):
     assert [match.path for match in first] == ["b/c.png", "a.png"] and first[0].rank == 1
     assert [match.path for match in second][0] == "e.png" and second[0].captions == ("a red one",)
     assert abs(second[0].score - 1.0) < 1e-6
-    (only,) = find_matches(index, queries[:1], rows[:1], folder=folder, top=9, present={"b/d.tif"})
+    (only,) = find_matches(index.part({"b/d.tif"}), queries[:1], rows[:1], folder=folder, top=9)
     assert [match.path for match in only] == ["b/d.tif"]
     with pytest.raises(UserError, match="nothing to look for"):
         embed_queries([], model, READING)
     with pytest.raises(UserError, match="must be at least 1, got 0"):
         find_matches(index, queries, rows, folder=folder, top=0)
     with pytest.raises(UserError, match="holds no image"):
-        find_matches(index, queries, rows, folder=folder, present=set())
+        find_matches(index.part(set()), queries, rows, folder=folder)
 
 
 def test_texts_of_a_file(tmp_path):
@@ -346,15 +401,16 @@ def world(tmp_path):
     return folder, tmp_path / "c.jsonl", names
 
 
-def test_the_tool_searches_in_one_command(world, tmp_path, capsys):
+def test_the_tool_searches_in_one_command(world, capsys, monkeypatch):
     folder, captions, names = world
-    options = ["--folder", str(folder), "--captions", str(captions), "--output", str(tmp_path / "out"), "--quiet"]
+    output = folder / "out"  # also in the folder itself nothing that was written is found
+    options = ["--folder", str(folder), "--captions", str(captions), "--output", str(output), "--quiet"]
     query = ["--text", "an image of water", "--image", str(folder / names[3]), "--top", "5"]
     search_images.main([*options, *query])
     out, _ = capsys.readouterr()
     assert "16 images, 16 embedded, 0 were there" in out and "ms an image; memory at most" in out
     assert "1 images cannot be read; results.json lists them" in out
-    found = json.loads((tmp_path / "out/results.json").read_text())
+    found = json.loads((output / "results.json").read_text())
     assert found["images"] == 16 and "broken.tif" in found["skipped"]["broken.tif"] and found["engine"] == "exact"
     text, image = found["queries"]
     assert text["text"] == "an image of water" and len(text["matches"]) == len(image["matches"]) == 5
@@ -363,12 +419,24 @@ def test_the_tool_searches_in_one_command(world, tmp_path, capsys):
     assert scores == sorted(scores, reverse=True)
     best = text["matches"][0]
     assert best["captions"] == [f"said of {best['image']}"]
-    rows = list(csv.DictReader((tmp_path / "out/results.csv").open()))
+    rows = list(csv.DictReader((output / "results.csv").open()))
     assert len(rows) == 10 and rows[0]["image"] == best["image"] and rows[9]["query"] == str(folder / names[3])
-    with Image.open(tmp_path / "out/sheet.png") as sheet:
+    with Image.open(output / "sheet.png") as sheet:
         assert sheet.size[0] == 970 and sheet.size[1] > 400 and len(set(sheet.convert("L").getdata())) > 50
     search_images.main([*options, "--text", "a forest"])
     assert "0 embedded, 16 were there" in capsys.readouterr().out
+    # the engine that is named is that of the part that is searched, and of a long list the sheet shows the beginning
+    compared = []
+    monkeypatch.setattr(search_images, "choose_engine", lambda engine, rows: compared.append(rows) or "exact")
+    monkeypatch.setattr("mmovseg.projects.sartext.search.sheet._PICTURES", 1)
+    search_images.main([*options, "--text", "a forest", "--pattern", f"*{names[0][-5:]}", "--prune"])
+    out = capsys.readouterr().out
+    assert "16 images, 0 embedded" in out and "are not in the folder" not in out
+    part = json.loads((output / "results.json").read_text())
+    there = [name for name in names if name.endswith(names[0][-5:])]
+    assert sorted(match["image"] for match in part["queries"][0]["matches"]) == there
+    assert compared == [part["images"]] == [len(there)] == [2]
+    assert "sheet.png shows 1 of 1 queries, 1 of 2 answers; the tables hold all" in out
     os.utime(folder / names[0], ns=(1, 1))
     search_images.main(options)  # without a query: the index alone
     assert "1 embedded, 15 were there" in capsys.readouterr().out
@@ -390,6 +458,22 @@ def test_the_tool_refuses_in_one_sentence(folder, tmp_path, capsys, arguments, s
     err = capsys.readouterr().err
     assert stop.value.code == 2 and sentence in err and err.strip().count("\n") == 0
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sheet_of_many_answers_stays_small(folder):
+    assert drawn_part(1, 12) == (1, 12) and drawn_part(20, 12) == drawn_part(99, 5000) == (20, 12)
+    assert drawn_part(1, 10_000) == (1, 240) and drawn_part(1, 0) == (1, 0)
+    shown = []
+
+    def show(path):
+        shown.append(path)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    answers = [[Match(place + 1, 0.5, "a.png") for place in range(500)]] * 30
+    draw_sheet(folder / "sheet.png", [Query(text="red")] * 30, answers, folder=folder, show=show)
+    assert len(shown) == 240
+    with Image.open(folder / "sheet.png") as sheet:
+        assert sheet.width == 970 and sheet.height < 10_000
 
 
 def test_a_row_for_every_file():

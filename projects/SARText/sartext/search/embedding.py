@@ -106,6 +106,7 @@ def update_index(
     *,
     batch_size: int = 64,
     workers: int = 0,
+    there: Sequence[ImageFile] | None = None,
     prune: bool = False,
     show_progress: bool = True,
     tell: Callable[[str], None] = tqdm.write,
@@ -115,13 +116,13 @@ def update_index(
     Args:
         path: of the index; made if it is not there.
         folder: of the images.
-        files: its images (`list_images`).
+        files: its images that are to be in the index (`list_images`, `choose_images`).
         model: an `ImageTextModel` or anything with `encode_images` and `embed_dim`.
         reading: how files become samples.
         batch_size: images a step.
         workers: processes that read; 0 reads in this one.
-        prune: drop images that are not in `files` from the index. Kept by default, and not ranked: a folder may be
-            unmounted.
+        there: all images of the folder, of which `files` are some; None = `files`.
+        prune: drop images that the folder does not have from the index. Kept by default: a folder may be unmounted.
         show_progress: draw a progress bar on stderr.
         tell: called with one sentence for each image that cannot be read.
 
@@ -135,7 +136,7 @@ def update_index(
     index = read_index(path, facts=facts) if Path(path).exists() else empty_index(facts)
     known = {file.path: file for file in index.files}
     todo = [file for file in files if known.get(file.path) != file]
-    present = {file.path for file in files}
+    present = {file.path for file in (files if there is None else there)}
     report = UpdateReport(kept=len(files) - len(todo), gone=[name for name in known if name not in present])
     writer = _IndexWriter(path, index)
     if report.gone and prune:

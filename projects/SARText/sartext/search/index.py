@@ -7,7 +7,7 @@ Tensors: ``embeddings`` (N, D) float32 of unit length; ``paths`` (B,) uint8, UTF
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +55,13 @@ class SearchIndex:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def part(self, paths: Set[str]) -> SearchIndex:
+        """Return the rows of these paths; itself where that is all of them."""
+        stay = [number for number, file in enumerate(self.files) if file.path in paths]
+        if len(stay) == len(self.files):
+            return self
+        return SearchIndex(self.facts, self.embeddings[stay], [self.files[number] for number in stay])
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """Yield the embeddings in order, `rows` at a time."""

@@ -16,6 +16,7 @@ from mmovseg.atomic import atomic_write
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.captioning.schema import read_captions, read_lines
 from mmovseg.projects.sartext.search.embedding import encode
+from mmovseg.projects.sartext.search.files import readable
 from mmovseg.projects.sartext.search.index import SearchIndex
 from mmovseg.projects.sartext.search.ranking import Engine, block_rows, choose_engine, rank_exact, rank_faiss
 from mmovseg.projects.sartext.search.reading import ImageReading
@@ -30,11 +31,11 @@ class Query:
 
     @property
     def label(self) -> str:
-        """The text, or the name of the image."""
-        return self.text or Path(self.image).name
+        """The text, or the name of the image, printable."""
+        return self.text or readable(Path(self.image).name)
 
     def to_dict(self) -> dict[str, str]:
-        return {"text": self.text} if self.text else {"image": self.image}
+        return {"text": self.text} if self.text else {"image": readable(self.image)}
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,17 @@ def find_matches(
     folder: str | Path,
     top: int = 10,
     engine: Engine = "auto",
-    present: set[str] | None = None,
     captions: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[list[Match]]:
     """Return the best images of each query, the best first.
 
     Args:
-        index: what to look in.
+        index: what to look in; `SearchIndex.part` of one leaves out images.
         queries: Q of them.
         embedded: (Q, D), see `embed_queries`.
         folder: of the images; an image of it that is itself the query is not among its answers.
         top: how many; fewer where there are fewer images.
         engine: see `ranking.choose_engine`.
-        present: paths that may be found; None = all.
         captions: path -> captions, see `read_image_captions`.
 
     Raises:
@@ -89,9 +88,6 @@ def find_matches(
     """
     if top < 1:
         raise UserError(f"the number of answers must be at least 1, got {top}")
-    if present is not None and any(file.path not in present for file in index.files):
-        stay = [number for number, file in enumerate(index.files) if file.path in present]
-        index = SearchIndex(index.facts, index.embeddings[stay], [index.files[number] for number in stay])
     if not len(index):
         raise UserError("the index holds no image")
     rank = rank_faiss if choose_engine(engine, len(index)) == "faiss" else rank_exact
@@ -157,7 +153,9 @@ def write_results(
     facts: Mapping[str, Any],
     skipped: Mapping[str, str],
 ) -> tuple[Path, Path]:
-    """Write ``results.json`` and ``results.csv``; return their paths.
+    """Write ``results.json`` and ``results.csv`` in UTF-8; return their paths.
+
+    Of names that are not UTF-8 the odd bytes are written as escapes.
 
     Args:
         folder: made if it is not there.
@@ -174,12 +172,12 @@ def write_results(
         {**query.to_dict(), "matches": [_match_dict(match) for match in matches]}
         for query, matches in zip(queries, answers, strict=True)
     ]
-    content = {**facts, "skipped": dict(skipped), "queries": found}
+    content = {**facts, "skipped": {readable(path): why for path, why in skipped.items()}, "queries": found}
     with atomic_write(json_file) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=True) + "\n", encoding="utf-8")
     with (
         atomic_write(csv_file) as temporary,
-        temporary.open("w", encoding="utf-8", newline="", errors="surrogateescape") as file,
+        temporary.open("w", encoding="utf-8", newline="", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("query", "rank", "score", "image", "caption"))
@@ -191,5 +189,5 @@ def write_results(
 
 
 def _match_dict(match: Match) -> dict[str, Any]:
-    content: dict[str, Any] = {"rank": match.rank, "score": round(match.score, 6), "image": match.path}
+    content: dict[str, Any] = {"rank": match.rank, "score": round(match.score, 6), "image": readable(match.path)}
     return {**content, "captions": list(match.captions)} if match.captions else content

@@ -10,21 +10,34 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmovseg.atomic import atomic_write
 from mmovseg.errors import UserError
+from mmovseg.projects.sartext.search.files import readable
 from mmovseg.projects.sartext.search.queries import Match, Query
 
 THUMB_PX = 150
 _GAP_PX, _LINE_PX, _COLUMNS, _LINES = 10, 15, 6, 3
 _FONT_PX = 12
+_QUERIES, _PICTURES = 20, 240  # more would make a picture that no viewer opens
 _INK, _FAINT, _PAPER, _HOLE = (20, 20, 20), (110, 110, 110), (255, 255, 255), (225, 225, 225)
 
 Show = Callable[[str], np.ndarray]
 """Path of an image -> picture (H, W, 3) uint8."""
 
 
+def drawn_part(queries: int, answers: int) -> tuple[int, int]:
+    """Return of how many queries, and how many answers of each, a sheet shows.
+
+    Args:
+        queries: that there are.
+        answers: the most that one of them has.
+    """
+    shown = min(queries, _QUERIES)
+    return shown, min(answers, _PICTURES // max(1, shown))
+
+
 def draw_sheet(
     path: str | Path, queries: Sequence[Query], answers: Sequence[Sequence[Match]], *, folder: str | Path, show: Show
 ) -> None:
-    """Draw a sheet as PNG.
+    """Draw a sheet of the first queries and their first answers (`drawn_part`) as PNG.
 
     Each query is a heading, or its picture and a heading, over rows of six pictures. A picture that cannot be read
     any more is a grey square that says so.
@@ -39,7 +52,11 @@ def draw_sheet(
     Raises:
         UserError: the file cannot be written.
     """
-    blocks = [_draw_query(query, found, Path(folder), show) for query, found in zip(queries, answers, strict=True)]
+    shown, most = drawn_part(len(queries), max(len(found) for found in answers))
+    blocks = [
+        _draw_query(query, found[:most], Path(folder), show)
+        for query, found in zip(queries[:shown], answers[:shown], strict=True)
+    ]
     width = max(block.width for block in blocks)
     height = sum(block.height for block in blocks)
     sheet = Image.new("RGB", (width, height), _PAPER)
@@ -59,7 +76,7 @@ def _draw_query(query: Query, found: Sequence[Match], folder: Path, show: Show) 
     draw = ImageDraw.Draw(block)
     block_width = block.width - 2 * _GAP_PX
     draw.line((_GAP_PX, 2, block.width - _GAP_PX, 2), fill=_HOLE)
-    what = f'"{query.text}"' if query.text else f"like {Path(query.image).name}"
+    what = f'"{query.text}"' if query.text else f"like {query.label}"
     draw.text((_GAP_PX, _GAP_PX), _fit(what, block_width, 15), fill=_INK, font=_font(15))
     if query.image:
         block.paste(_thumbnail(query.image, show), (_GAP_PX, 2 * _GAP_PX + _LINE_PX))
@@ -69,7 +86,7 @@ def _draw_query(query: Query, found: Sequence[Match], folder: Path, show: Show) 
         block.paste(_thumbnail(str(folder / match.path), show), (left, top))
         below = top + THUMB_PX + 2
         draw.text((left, below), f"{match.rank}   {match.score:.3f}", fill=_INK, font=_font())
-        name = _fit(Path(match.path).name, THUMB_PX, _FONT_PX)
+        name = _fit(readable(Path(match.path).name), THUMB_PX, _FONT_PX)
         draw.text((left, below + _LINE_PX), name, fill=_FAINT, font=_font())
         for line, text in enumerate(_wrap(match.captions[0])[:_LINES] if match.captions else ()):
             draw.text((left, below + (2 + line) * _LINE_PX), text, fill=_INK, font=_font())
