@@ -91,6 +91,18 @@ def test_what_may_change_is_not_kept() -> None:
     assert without.encoder.seen == ["i1", "i1"]
 
 
+def test_another_image_of_the_same_id_is_another_image() -> None:
+    model = classifier().eval()
+    here, there = sample(1), {**sample(2), "image_id": "i1"}  # as two test loaders of two sensors have them
+    wanted = [classifier().eval().scores([item]) for item in (here, there)]
+    for item, scores in zip((here, there, here), (*wanted, wanted[0]), strict=True):
+        torch.testing.assert_close(model.scores([item]), scores)
+    assert not torch.equal(*wanted) and model.encoder.seen == ["i1", "i1"]
+    model.scores([{**here, "source": "other"}])  # the norm of an encoder may go by it
+    model.scores([{**here, "sar_valid": torch.zeros(WIDTH, dtype=torch.bool)}])
+    assert model.encoder.seen == ["i1"] * 4
+
+
 def test_answers_are_compared_in_normal_form_and_unknown_ones_do_not_count(caplog: pytest.LogCaptureFixture) -> None:
     model = classifier(dropout=0.0).train()
     same = [model([sample(1, answer=text)])["loss_answer"] for text in ("3", "Three.")]

@@ -6,11 +6,12 @@ image-text model says of image and question, put together and classified.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 _IGNORED = -100
 _PASSING = -2
+_RASTERS = ("image", "valid", "sar", "sar_valid")
+_VALUES_COMPARED = 2**16  # of a raster: a quarter of a millisecond
 
 
 class AnswerClassifier(nn.Module):
@@ -68,7 +71,7 @@ class AnswerClassifier(nn.Module):
             nn.Linear(3 * width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, len(self.answers))
         )
         self.cache_features = cache_features
-        self._images: dict[tuple[str, int], Tensor] = {}
+        self._images: dict[tuple[str, int, bytes], Tensor] = {}
         self._questions: dict[str, Tensor] = {}
         self._unknown_told = False
         text = json.dumps(self.answers, ensure_ascii=False).encode()
@@ -124,18 +127,21 @@ class AnswerClassifier(nn.Module):
     @torch.no_grad()
     def _image_embeddings(self, batched_inputs: Sequence[ModelInput]) -> Tensor:
         # what may differ from draw to draw is named by its place in the batch, and not kept
-        keys = [self._key(item) or (str(index), _PASSING) for index, item in enumerate(batched_inputs)]
+        keys = [self._key(item) or (str(index), _PASSING, b"") for index, item in enumerate(batched_inputs)]
         new = {key: item for key, item in zip(keys, batched_inputs, strict=True) if key not in self._images}
         fresh = dict(zip(new, self.encoder.encode_images(list(new.values())), strict=True)) if new else {}
         # clones: a row is a view that would keep its batch alive
         self._images.update({key: row.clone() for key, row in fresh.items() if key[1] != _PASSING})
         return torch.stack([fresh[key] if key in fresh else self._images[key] for key in keys])
 
-    def _key(self, item: ModelInput) -> tuple[str, int] | None:
-        """Return what names an image that is always shown alike; None where it may not be."""
+    def _key(self, item: ModelInput) -> tuple[str, int, bytes] | None:
+        """Return what names an image that is always shown alike; None where it may not be.
+
+        An id is not enough: another loader may have the same ids for what another sensor saw.
+        """
         if not self.cache_features or "image_id" not in item or (self.training and "view" not in item):
             return None
-        return item["image_id"], item.get("view", -1)
+        return item["image_id"], item.get("view", -1), _fingerprint(item)
 
     @torch.no_grad()
     def _question_embeddings(self, questions: Sequence[str]) -> Tensor:
@@ -153,6 +159,18 @@ class AnswerClassifier(nn.Module):
                 "the answer '%s' is not in the list of %d; such ones are left out", answer, len(self.answers)
             )
         return _IGNORED if found is None else found
+
+
+def _fingerprint(item: ModelInput) -> bytes:
+    """Return a hash of what an encoder may read of a sample; of large rasters every n-th value is looked at."""
+    digest = hashlib.blake2b(f"{item.get('source')} {item.get('sar_source')}".encode(), digest_size=16)
+    for key in _RASTERS:
+        raster = cast(Tensor | None, item.get(key))
+        if raster is not None:
+            values = raster.reshape(-1)[:: max(1, raster.numel() // _VALUES_COMPARED)]
+            digest.update(f"{key} {tuple(raster.shape)}".encode())
+            digest.update(values.cpu().contiguous().numpy().tobytes())
+    return digest.digest()
 
 
 def _needed(item: ModelInput, key: str) -> str:
