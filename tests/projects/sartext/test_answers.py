@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mmovseg.data.miniearth.regions import CLASS_NAMES
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.evaluation.answers import (
     AnswerRules,
@@ -29,11 +30,24 @@ RULES = load_answer_rules()
         ("a storage tank", "tank"),
         ("in the upper left", "in top left"),
         ("A", "a"),
+        ("The answer is A.", "answer is a"),
+        ("(A) a ship", "a ship"),
+        ("A ship's A-frame", "ship's a-frame"),
+        ("Twenty one ships and thirty-two, twenty", "21 ship and 32 20"),
+        ("one twenty", "1 20"),
+        ("03 and 0 and 00 and 007.50", "3 and 0 and 0 and 7.50"),
+        ("-5 and −07", "-5 and -7"),
+        ("10-15 or l-5", "10 15 or l-5"),
         ("...", ""),
     ],
 )
 def test_normal_form(answer: str, form: str) -> None:
     assert RULES.normal_form(answer) == form
+
+
+@pytest.mark.parametrize("answer", [*(str(number) for number in range(150)), "yes", "no", *CLASS_NAMES])
+def test_plain_answers_stay_as_they_are(answer: str) -> None:
+    assert RULES.normal_form(answer) == answer and RULES.normal_form(f"The {answer}.") == answer
 
 
 def test_longer_synonyms_go_first_and_only_whole_words_count() -> None:
@@ -60,6 +74,16 @@ def test_longer_synonyms_go_first_and_only_whole_words_count() -> None:
         ("120", "120 ships", False),
         ("about 120 vessels", "120 ships", True),
         ("", "ship", False),
+        ("A", "A", True),
+        ("The answer is A", "A", True),
+        ("A. ships", "A", True),
+        ("a ship", "A", False),
+        ("B", "A", False),
+        ("twenty one", "21", True),
+        ("03", "3", True),
+        ("-5", "5", False),
+        ("5", "-5", False),
+        ("it is -5 dB", "-5 dB", True),
     ],
 )
 def test_answers_go_by_whole_words(answer: str, truth: str, correct: bool) -> None:

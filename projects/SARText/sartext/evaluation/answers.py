@@ -14,7 +14,9 @@ from mmovseg.errors import UserError
 
 _SYNONYMS = Path(__file__).with_name("answer_synonyms.json")
 _ARTICLES = frozenset(["a", "an", "the"])
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W_]+(?:[-'][^\W_]+)*")
+# a minus sign stands before a number and after nothing: the dash of "10-15" is none
+_WORD = re.compile(r"(?:(?<![\w.,-])-)?\d+(?:[.,]\d+)*|[^\W_]+(?:[-'][^\W_]+)*")
+_LETTER = re.compile(r"\bA\b(?![-']?[^\W_]|\s+[^\W_])")  # an article has a word after it, the letter of a choice none
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen"
@@ -44,12 +46,18 @@ class AnswerRules:
     number_words: bool = True
 
     def words(self, answer: str) -> list[str]:
-        """Return the words of an answer as they are compared: lower case, no punctuation, synonyms replaced."""
-        found = [word.strip("-'") for word in _WORD.findall(answer.lower().replace("’", "'"))]
-        if self.drop_articles:  # an answer that is nothing else stays: "A" may be the letter of a choice
-            found = [word for word in found if word not in _ARTICLES] or found
+        """Return the words of an answer as they are compared: lower case, no punctuation, synonyms replaced.
+
+        A capital A that no word follows is no article but the letter of a choice: "The answer is A.", "(A) ships".
+        """
+        text = answer.replace("’", "'").replace("−", "-")
+        letters = {match.start() for match in _LETTER.finditer(text)}
+        words = [(match.group().lower(), match.start() in letters) for match in _WORD.finditer(text)]
+        found = [word for word, _ in words]
+        if self.drop_articles:  # an answer that is nothing else stays
+            found = [word for word, is_letter in words if is_letter or word not in _ARTICLES] or found
         if self.number_words:
-            found = [_number(word) for word in found]
+            found = _numbers(found)
         return self._replaced(found)
 
     def normal_form(self, answer: str) -> str:
@@ -73,11 +81,26 @@ class AnswerRules:
         return found
 
 
+def _numbers(words: Sequence[str]) -> list[str]:
+    """Return words with numbers as figures; "twenty one" is one number."""
+    joined: list[str] = []
+    for word in words:
+        if joined and f"{joined[-1]}-{word}" in NUMBER_WORDS:
+            joined[-1] = f"{joined[-1]}-{word}"
+        else:
+            joined.append(word)
+    return [_number(word) for word in joined]
+
+
 def _number(word: str) -> str:
     value = NUMBER_WORDS.get(word)
     if value is not None:
         return str(value)
-    return word.replace(",", "") if word[0].isdigit() else word
+    sign, figures = ("-", word[1:]) if word.startswith("-") else ("", word)
+    if not figures[0].isdigit():
+        return word
+    whole, point, rest = figures.replace(",", "").partition(".")
+    return f"{sign}{whole.lstrip('0') or '0'}{point}{rest}"
 
 
 @lru_cache(maxsize=8)
