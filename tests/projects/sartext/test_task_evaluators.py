@@ -180,6 +180,17 @@ def test_answers_by_type_beside_the_priors(tmp_path: Path) -> None:
     assert "majority of the question" in evaluator.describe(report)
 
 
+def test_priors_count_answers_that_are_scored_alike_as_one(tmp_path: Path) -> None:
+    rows = [("how many?", answer, "count") for answer in ("0", "0", "2", "two", "Two.")]
+    prior = answer_prior(dataset=dicts(rows))
+    assert prior.overall == prior.of_type("count") == prior.of_question("how many?", "count") == "2"
+    again = answer_prior(dataset=dicts([*rows, ("how many?", "two", "count")]))
+    assert again.overall == "two"  # as it is most often written
+    (tmp_path / "words.json").write_text('{"none": "0"}', encoding="utf-8")
+    rows += [("how many?", "none", "count"), ("how many?", "none", "count")]
+    assert answer_prior(dataset=dicts(rows), synonyms=str(tmp_path / "words.json")).overall == "0"
+
+
 def test_closed_types_want_the_very_answer() -> None:
     evaluator = VQAEvaluator(dataset_name="x", closed_types=["dominant"])
     evaluator.process(dicts(QUESTIONS[4:]), [{"generated_answer": "dense forest"}])

@@ -38,15 +38,19 @@ class AnswerPrior:
         return self.by_question.get(question, self.of_type(question_type))
 
 
-def answer_prior(*, dataset: Iterable[Mapping[str, Any]]) -> AnswerPrior:
+def answer_prior(*, dataset: Iterable[Mapping[str, Any]], synonyms: str | None = None) -> AnswerPrior:
     """Count the answers of training questions; of equally frequent ones the first in alphabetical order is taken.
+
+    Answers that are scored alike ("2", "two", "Two.") are counted as one, and given as most often written.
 
     Args:
         dataset: dicts with `question`, `answer` and `question_type`.
+        synonyms: as of the evaluator.
 
     Raises:
-        UserError: there is no question.
+        UserError: there is no question, or the file of synonyms is bad.
     """
+    rules = load_answer_rules(synonyms)
     overall: Counter[str] = Counter()
     by_type: dict[str, Counter[str]] = {}
     by_question: dict[str, Counter[str]] = {}
@@ -58,14 +62,18 @@ def answer_prior(*, dataset: Iterable[Mapping[str, Any]]) -> AnswerPrior:
     if not overall:
         raise UserError("there is no training question to take the most frequent answers of")
     return AnswerPrior(
-        _most_frequent(overall),
-        {key: _most_frequent(counts) for key, counts in by_type.items()},
-        {key: _most_frequent(counts) for key, counts in by_question.items()},
+        _most_frequent(overall, rules),
+        {key: _most_frequent(counts, rules) for key, counts in by_type.items()},
+        {key: _most_frequent(counts, rules) for key, counts in by_question.items()},
     )
 
 
-def _most_frequent(counts: Mapping[str, int]) -> str:
-    return min(counts, key=lambda answer: (-counts[answer], answer))
+def _most_frequent(counts: Mapping[str, int], rules: AnswerRules) -> str:
+    forms: dict[str, dict[str, int]] = {}
+    for answer, count in counts.items():
+        forms.setdefault(rules.normal_form(answer), {})[answer] = count
+    written = {min(group, key=lambda answer: (-group[answer], answer)): sum(group.values()) for group in forms.values()}
+    return min(written, key=lambda answer: (-written[answer], answer))
 
 
 class VQAEvaluator(TaskEvaluator):
