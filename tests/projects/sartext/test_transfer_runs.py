@@ -42,7 +42,7 @@ def test_the_table_of_the_transfer_is_filled_from_the_first_stage_on(tmp_path):
     for row in rows:
         assert 0 < float(row["mean recall"]) <= 100 and row["images"] == "6"
         assert float(row["chance mean recall"]) == pytest.approx(chance, abs=8)  # images have one or two captions
-    assert len({row["mean recall"] for row in rows} | {row["weights_sha256"] for row in rows}) > 1
+    assert len({row["weights_sha256"] for row in rows} - {""}) == 3  # each was trained otherwise
     encoder = OpenCLIPEncoder(
         architecture=get_config("projects/SARText/configs/common/models_xs.py").clip_architecture,
         weights=str(tmp_path / "runs/clip_optical-seed0.safetensors"),
