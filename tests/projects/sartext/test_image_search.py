@@ -265,7 +265,7 @@ def test_what_the_weights_do_not_say_of_a_model_makes_another_index():
 
 
 def test_a_folder_without_images_is_refused(folder, tmp_path):
-    assert [image.path for image in choose_images(list_images(folder), "b/*")] == ["b/c.png", "b/d.tif"]
+    assert [image.path for image in list_images(folder, pattern="b/*")] == ["b/c.png", "b/d.tif"]
     with pytest.raises(UserError, match="none of the 3 rasters of the folder matches '[*].jp2'"):
         choose_images(list_images(folder), "*.jp2")
     with pytest.raises(UserError, match="has no raster"):

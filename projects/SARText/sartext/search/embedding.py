@@ -49,6 +49,14 @@ class UpdateReport:
     seconds: float = 0.0
 
 
+def weights_sha256(model: nn.Module) -> str:
+    """Return a hash of the weights and of the buffers that are kept with them."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        _add_tensor(digest, name, value)
+    return digest.hexdigest()
+
+
 def model_sha256(model: Any) -> str:
     """Return a hash of all that decides the embeddings of a model.
 
@@ -58,9 +66,7 @@ def model_sha256(model: Any) -> str:
     Args:
         model: an `ImageTextModel`; of another module all parts count, unless it has `image_parts`.
     """
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        _add_tensor(digest, name, value)
+    digest = hashlib.sha256(weights_sha256(model).encode())
     for name in ("modality", "bands"):
         digest.update(f"{name} {getattr(model, name, None)}\n".encode())
     parts: Mapping[str, nn.Module] = model.image_parts() if hasattr(model, "image_parts") else {"model": model}

@@ -31,7 +31,7 @@ class ImageFile:
     changed_ns: int
 
 
-def list_images(folder: str | Path, *, leave_out: Sequence[str | Path] = ()) -> list[ImageFile]:
+def list_images(folder: str | Path, *, pattern: str = "*", leave_out: Sequence[str | Path] = ()) -> list[ImageFile]:
     """Return the rasters of a folder and of those below it, sorted by path.
 
     Links are followed. A folder is entered once, under its own name where it has one in here, so links that lead in a
@@ -39,10 +39,11 @@ def list_images(folder: str | Path, *, leave_out: Sequence[str | Path] = ()) -> 
 
     Args:
         folder: where to look.
+        pattern: see `choose_images`.
         leave_out: files and folders in it that are not looked at, such as what a search has written.
 
     Raises:
-        UserError: the folder does not exist, may not be read, or holds no raster.
+        UserError: the folder does not exist, may not be read, or holds no such raster.
     """
     root = Path(folder)
     if not os.path.isdir(root):
@@ -51,7 +52,7 @@ def list_images(folder: str | Path, *, leave_out: Sequence[str | Path] = ()) -> 
     found = sorted(_walk(root, left), key=lambda image: image.path)
     if not found:
         raise UserError(f"folder '{folder}' has no raster ({' '.join(RASTER_SUFFIXES)})")
-    return found
+    return choose_images(found, pattern)
 
 
 def choose_images(files: Sequence[ImageFile], pattern: str) -> list[ImageFile]:
