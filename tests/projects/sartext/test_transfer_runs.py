@@ -42,7 +42,9 @@ def test_the_table_of_the_transfer_is_filled_from_the_first_stage_on(tmp_path):
     for row in rows:
         assert 0 < float(row["mean recall"]) <= 100 and row["images"] == "6"
         assert float(row["chance mean recall"]) == pytest.approx(chance, abs=8)  # images have one or two captions
-    assert len({row["weights_sha256"] for row in rows} - {""}) == 3  # each was trained otherwise
+    untrained, alone, progressive = (row["weights_sha256"] for row in rows)
+    assert untrained == ""  # it tests a part
+    assert alone and progressive and alone != progressive
     encoder = OpenCLIPEncoder(
         architecture=get_config("projects/SARText/configs/common/models_xs.py").clip_architecture,
         weights=str(tmp_path / "runs/clip_optical-seed0.safetensors"),
