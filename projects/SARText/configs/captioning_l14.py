@@ -1,6 +1,6 @@
 """The CoCa ViT-L/14 of stage 2 tested on what it writes, besides retrieval.
 
-    tools/train_net.py --config-file projects/SARText/configs/captioning_l14.py --eval-only \
+    tools/train_net.py --config-file projects/SARText/configs/captioning_l14.py --num-gpus 8 --eval-only \
         train.init_checkpoint=output/sartext/coca_sar_l14/model_final.safetensors
 """
 

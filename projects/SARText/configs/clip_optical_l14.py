@@ -1,9 +1,10 @@
 """Stage 1: OpenAI's CLIP ViT-L/14 goes on with captioned optical remote sensing images.
 
-    tools/train_net.py --config-file projects/SARText/configs/clip_optical_l14.py
+    tools/train_net.py --config-file projects/SARText/configs/clip_optical_l14.py --num-gpus 8
 
 No recipe of this step is published; rate and decay are those of CoCa's, from SARVLM, an independent project with the
-same stages. Warm-up: a tenth of the steps, where SARVLM's 1,000 would be longer than the training.
+same stages. Warm-up: a tenth of the steps, where SARVLM's 1,000 would be longer than the training. A batch is that of
+all GPUs together: 16 images on each of 8.
 """
 
 from mmovseg.config import get_config

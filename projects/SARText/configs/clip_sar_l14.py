@@ -1,9 +1,10 @@
 """Stage 2: the CLIP ViT-L/14 of stage 1 goes on with captioned SAR images.
 
-    tools/train_net.py --config-file projects/SARText/configs/clip_sar_l14.py
+    tools/train_net.py --config-file projects/SARText/configs/clip_sar_l14.py --num-gpus 8
 
 The recipe is SARVLM's (an independent project with the same stages; the authors of SAR-TEXT state none): 10 epochs of
 128 images on each of 8 GPUs, rate 5e-5. Its warm-up of 1,000 steps is for 1M pairs; here it is a tenth of the steps.
+The batch of 1,024 is that of all GPUs together; without `--num-gpus` one would have to hold it.
 """
 
 from mmovseg.config import get_config

@@ -1,9 +1,10 @@
 """Stage 1: LAION's CoCa ViT-L/14 goes on with captioned optical remote sensing images.
 
-    tools/train_net.py --config-file projects/SARText/configs/coca_optical_l14.py
+    tools/train_net.py --config-file projects/SARText/configs/coca_optical_l14.py --num-gpus 8
 
 The recipe is SARVLM's (an independent project with the same stages; the authors of SAR-TEXT state none): 10 epochs of
 64 images, rate 1e-5, both losses with weight 1. Warm-up: a tenth of the steps, where SARVLM's is 1,000 of 200,000.
+A batch is that of all GPUs together: 8 on each of 8, or 64 on one without `--num-gpus`.
 """
 
 from mmovseg.config import get_config

@@ -1,9 +1,10 @@
 """Stage 2: the CoCa ViT-L/14 of stage 1 goes on with captioned SAR images.
 
-    tools/train_net.py --config-file projects/SARText/configs/coca_sar_l14.py
+    tools/train_net.py --config-file projects/SARText/configs/coca_sar_l14.py --num-gpus 8
 
 The recipe is SARVLM's (an independent project with the same stages; the authors of SAR-TEXT state none, but that a
 checkpoint of theirs is called `epoch_3`): 10 epochs of 64 images, rate 1e-5, both losses with weight 1.
+A batch is that of all GPUs together: 8 on each of 8, or 64 on one without `--num-gpus`.
 """
 
 from mmovseg.config import get_config

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from mmovseg.config import apply_overrides, instantiate, load_config
@@ -42,3 +44,11 @@ def test_the_large_configs_read_questions_and_captions_from_files(tmp_path: Path
     )
     (batch,) = instantiate(config.dataloader.test.captions)
     assert batch[0]["task"] == "caption" and batch[0]["captions"] == ["one ship"]
+
+
+@pytest.mark.parametrize("name", ["clip_optical", "clip_sar", "coca_optical", "coca_sar"])
+def test_the_command_of_a_large_training_spreads_its_batch_over_eight_gpus(name: str) -> None:
+    file = CONFIGS / f"{name}_l14.py"
+    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    assert f"tools/train_net.py --config-file projects/SARText/configs/{file.name} --num-gpus 8\n" in said
+    assert load_config(file).dataloader.train.batch_size % 8 == 0
