@@ -62,6 +62,11 @@ def test_open_clip_reads_the_table(tmp_path, records):
         (b"filepath,caption\na.png\n", "line 2 has too few cells (image 'a.png')"),
         (b"filepath,caption\n,text\n", "line 2 has too few cells"),
         (b"filepath,caption\n", "holds no caption"),
+        (b"filepath,caption\na.png,two ships, one at the top\n", "line 2 has 3 cells, the header 2"),
+        (b'filepath\ttitle\na.png\t"runway at left\nb.png\ta ship\n', "line 2: a cell has a line break, or quotation"),
+        (b'filepath\ttitle\na.png\tx\nb.png\t"runway" at left\n', "line 3: a cell has a line break, or quotation"),
+        (b'filepath,caption\na.png,"two\nships"\n', "line 2: a cell has a line break"),
+        (b"filepath,caption\na.png,x\nb.png," + 140000 * b"y", "line 3: a cell has a line break, or quotation"),
         (b"photo,caption\na.png,b\n", "has the header 'photo,caption', but needs the columns 'filepath' and 'title'"),
         (b"filepath,caption\na.png,fine\nb.png,f\xfcr\n", "line 3 is not UTF-8 text: it holds the byte 0xfc"),
     ],
@@ -71,6 +76,16 @@ def test_bad_tables_are_refused(tmp_path, content, message):
     with pytest.raises(UserError) as caught:
         import_csv(tmp_path / "bad.csv", source="made", split="test")
     assert message in str(caught.value) and "bad.csv" in str(caught.value)
+
+
+def test_tables_keep_marks_within_a_text_and_foreign_line_ends(tmp_path, records):
+    (tmp_path / "a.tsv").write_bytes('filepath\ttitle\r\na.png\ta 3" pipe\u2028or two\r\n\r\n'.encode())
+    (record,) = import_csv(tmp_path / "a.tsv", source="made", split="test")
+    assert record.captions == ('a 3" pipe\u2028or two',)
+    broken = CaptionRecord("a.png", "a", "made", "human", "test", ("one\ntwo",))
+    with pytest.raises(UserError, match="a caption of image 'a.png' has a line break"):
+        export_csv(tmp_path / "b.tsv", [*records, broken])
+    assert not (tmp_path / "b.tsv").exists()
 
 
 def test_table_options(tmp_path):

@@ -7,9 +7,8 @@ set. Neither keeps provenance: the JSONL of `schema` and the archives of `shards
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,13 +43,15 @@ def export_csv(
     """Write a table with one row a caption; return the number of rows.
 
     Raises:
-        UserError: there is no record, or the file cannot be written.
+        UserError: there is no record, a caption has a line break, or the file cannot be written.
     """
     rows = 0
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=layout.separator, lineterminator="\n")
         writer.writerow((layout.image_key, layout.caption_key))
         for record in records:
+            if any("\n" in caption or "\r" in caption for caption in record.captions):
+                raise UserError(f"a caption of image '{record.image}' has a line break, which a table cannot hold")
             writer.writerows((record.image, caption) for caption in record.captions)
             rows += len(record.captions)
         if not rows:
@@ -78,30 +79,56 @@ def import_csv(
         drop_empty: leave empty captions out, instead of stopping at the first.
 
     Raises:
-        UserError: the file cannot be read, is not UTF-8 or has no such columns, or a row lacks a cell or a caption.
+        UserError: the file cannot be read, is not UTF-8 or has no such columns, or a row lacks a cell or a caption, has
+            more cells than the header, a line break in a cell, or an unpaired quotation mark.
     """
     text = read_text(path)
     chosen = _find_layout(path, text.partition("\n")[0]) if layout is None else layout
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=chosen.separator)
+    rows = _rows(path, text, chosen.separator)
+    _, header = next(rows, (0, []))
     for key in (chosen.image_key, chosen.caption_key):
-        if key not in (reader.fieldnames or ()):
-            raise UserError(
-                f"table '{path}' has no column '{key}'; its columns are: {', '.join(reader.fieldnames or ())}"
-            )
+        if key not in header:
+            raise UserError(f"table '{path}' has no column '{key}'; its columns are: {', '.join(header)}")
+    image_column, caption_column = header.index(chosen.image_key), header.index(chosen.caption_key)
     found: dict[str, list[str]] = {}
-    for row in reader:
-        image, caption = row[chosen.image_key], row[chosen.caption_key]
-        if not image or caption is None or (not caption.strip() and not drop_empty):
-            what = "an empty caption" if image and caption is not None else "too few cells"
-            raise UserError(f"table '{path}' line {reader.line_num} has {what} (image '{image or ''}')")
-        if caption.strip():
-            found.setdefault(image, []).append(caption.strip())
+    for number, row in rows:
+        where = f"table '{path}' line {number}"
+        if len(row) > len(header):
+            raise UserError(
+                f"{where} has {len(row)} cells, the header {len(header)}: texts with a separator need quotes"
+            )
+        image = row[image_column] if image_column < len(row) else ""
+        if not image or caption_column >= len(row):
+            raise UserError(f"{where} has too few cells (image '{image}')")
+        caption = row[caption_column].strip()
+        if caption:
+            found.setdefault(image, []).append(caption)
+        elif not drop_empty:
+            raise UserError(f"{where} has an empty caption (image '{image}')")
     if not found:
         raise UserError(f"table '{path}' holds no caption")
     return [
         CaptionRecord(image, image_id_of(image), source, route, split, tuple(captions))
         for image, captions in found.items()
     ]
+
+
+def _rows(path: str | Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of the lines that hold something.
+
+    Every line is read by itself: a quotation mark that is opened and not closed would make one caption of all lines up
+    to the next one.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            row = next(csv.reader([line.removesuffix("\r")], delimiter=separator, strict=True), [])
+        except csv.Error as error:
+            raise UserError(
+                f"table '{path}' line {number}: a cell has a line break, or quotation marks that do not pair up (one "
+                f"in a text is written twice, the text between two more): {error}"
+            ) from error
+        if row:
+            yield number, row
 
 
 def _find_layout(path: str | Path, header: str) -> TableLayout:
