@@ -21,6 +21,7 @@ from mmovseg.projects.sartext.captioning.checks.findings import (
 )
 from mmovseg.projects.sartext.captioning.checks.near_duplicates import group_near, jaccard, minhash, normalise, shingles
 from mmovseg.projects.sartext.captioning.checks.report import format_report, make_report
+from mmovseg.projects.sartext.captioning.lexicon import load_lexicon
 from mmovseg.projects.sartext.captioning.rewriting.lexicon import default_lexicon
 from mmovseg.projects.sartext.captioning.schema import CaptionRecord, read_captions, write_captions
 
@@ -106,6 +107,23 @@ def test_a_route_without_its_facts_is_refused():
         check(make("a", GOOD, route="annotation"))
 
 
+def test_captions_are_read_with_the_lexicon_they_were_made_with(tmp_path, capsys, quick_tokens):
+    own = tmp_path / "own.json"
+    own.write_text(json.dumps({"nouns": {"ship": {"singular": ["hull"], "plural": ["hulls"]}}}))
+    facts = {"objects": {"ship": {"count": 2}}}
+    made = {"facts": facts, "classes": ["ship"], "lexicon": load_lexicon(own).sha256[:12]}
+    write_captions(tmp_path / "a.jsonl", [make("a", "there are three hulls in the image", route="annotation", **made)])
+    with pytest.raises(SystemExit):
+        main(["check", "--captions", str(tmp_path / "a.jsonl")])
+    error = capsys.readouterr().err
+    assert f"record 1 (image 'a.png') was made with the lexicon '{made['lexicon']}', which is not the shipped" in error
+    main(["check", "--captions", str(tmp_path / "a.jsonl"), "--lexicon", str(own)])
+    assert "annotation: 100.00 % of 1 nouns are annotated, 0.00 % of 1 counts are right" in capsys.readouterr().out
+    shipped = facts_record("a", "there are two ships in the image")
+    shipped.provenance["lexicon"] = load_lexicon().sha256[:12]
+    assert found(check(shipped)) == []
+
+
 def test_the_cap_keeps_so_many_of_a_split():
     records = [
         make(f"{number}", GOOD if number % 2 else NEAR, split="test" if number > 7 else "train") for number in range(12)
@@ -177,6 +195,9 @@ def slow_groups(texts, threshold):
     return groups
 
 
+CHAINS = (118, 119, 120)  # the second splits where a bucket keeps one member a group
+
+
 def test_groups_equal_a_slow_loop():
     rng = random.Random(0)
     words = "two three ships planes road river near beside long wide bridge harbor town forest field".split()
@@ -188,6 +209,12 @@ def test_groups_equal_a_slow_loop():
             texts.append(" ".join([*base, *rng.choices(words, k=rng.randint(0, 2))]))
     rng.shuffle(texts)
     assert group_near(texts, threshold=0.8) == slow_groups(texts, 0.8)
+    for seed in CHAINS:  # each text is near to the next and to no other
+        rng = random.Random(seed)
+        words = [f"w{rng.randrange(10**6)}" for _ in range(28)]
+        chain = [" ".join(words[start : start + 12]) for start in range(0, 16, 2)]
+        rng.shuffle(chain)
+        assert group_near(chain, threshold=0.6) == slow_groups(chain, 0.6) == len(chain) * [0]
     assert group_near(["A  b!", "a b", "c"], threshold=0.8) == [0, 0, 2]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmovseg.atomic import atomic_write
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.captioning.checks.dataset import CheckOptions, check_records, drop_found
-from mmovseg.projects.sartext.captioning.checks.findings import count_tokens_with_clip
+from mmovseg.projects.sartext.captioning.checks.findings import Lexicons, count_tokens_with_clip
 from mmovseg.projects.sartext.captioning.checks.report import format_report, make_report
 from mmovseg.projects.sartext.captioning.rewriting.lexicon import load_lexicon
 from mmovseg.projects.sartext.captioning.schema import read_captions, write_captions
@@ -22,6 +22,9 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--captions", nargs="+", required=True, metavar="JSONL", help="caption files, put together")
     parser.add_argument("--report", metavar="JSON", help="write the report")
     parser.add_argument("--fix", metavar="JSONL", help="write the captions without those found")
+    parser.add_argument(
+        "--lexicon", nargs="+", default=[], metavar="JSON", help="what captions were made with, besides the shipped one"
+    )
     parser.add_argument("--banned", metavar="JSON", help="word lists instead of the shipped banned_words.json")
     parser.add_argument(
         "--min-tokens", type=int, default=defaults.shortest, metavar="N", help=f"default: {defaults.shortest}"
@@ -67,7 +70,14 @@ def run_check(args: argparse.Namespace) -> None:
         root=None if args.root is None else Path(args.root),
     )
     lexicon = load_lexicon() if args.banned is None else load_lexicon(banned=args.banned)
-    result = check_records(records, lexicon=lexicon, count_tokens=count_tokens_with_clip(), options=options)
+    made_with = Lexicons(args.lexicon)
+    result = check_records(
+        records,
+        lexicon=lexicon,
+        count_tokens=count_tokens_with_clip(),
+        options=options,
+        caption_lexicons=made_with,
+    )
     report = make_report(args.captions, records, result)
     if args.report is not None:
         with atomic_write(args.report) as temporary:

@@ -14,6 +14,7 @@ from mmovseg.projects.sartext.captioning.checks.findings import (
     REPORTED_ONLY,
     Finding,
     Kind,
+    Lexicons,
     Statements,
     check_language,
     check_length,
@@ -72,6 +73,7 @@ def check_records(
     lexicon: Lexicon,
     count_tokens: Callable[[str], int],
     options: CheckOptions | None = None,
+    caption_lexicons: Lexicons | None = None,
 ) -> CheckResult:
     """Check a caption file.
 
@@ -80,10 +82,13 @@ def check_records(
         lexicon: whose words are banned.
         count_tokens: byte-pair tokens of a text.
         options: None takes the defaults.
+        caption_lexicons: what the captions of annotations were made with; None = the shipped one.
 
     Raises:
-        UserError: the pattern is none, fits no image, or provenance lacks what its route promises.
+        UserError: the pattern is none, fits no image, or provenance lacks what its route promises or names a lexicon
+            that is not given.
     """
+    lexicons = Lexicons() if caption_lexicons is None else caption_lexicons
     options = CheckOptions() if options is None else options
     result = CheckResult()
     for position, record in enumerate(records):
@@ -91,7 +96,7 @@ def check_records(
             for kind, message in _check_caption(caption, lexicon, count_tokens, options):
                 result.findings.append(Finding(kind, position, index, message))
         if record.route in ("annotation", "segmentation"):
-            for kind, index, message in check_statements(record, position, result.statements):
+            for kind, index, message in check_statements(record, position, result.statements, lexicons):
                 result.findings.append(Finding(kind, position, index, message))
         result.findings += _check_image(record, position, options)
     _check_repeats(records, options, result)

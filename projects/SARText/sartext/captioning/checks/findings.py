@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import Literal, get_args
 
 from mmovseg.errors import UserError
+from mmovseg.projects.sartext.captioning.lexicon import Lexicon as CaptionLexicon
 from mmovseg.projects.sartext.captioning.lexicon import load_lexicon
 from mmovseg.projects.sartext.captioning.parsing import find_faults, parse_caption
 from mmovseg.projects.sartext.captioning.rewriting.lexicon import Lexicon
@@ -84,8 +85,35 @@ def check_language(caption: str, lexicon: Lexicon) -> str | None:
     return None
 
 
+class Lexicons:
+    """The lexicons that captions were made with, found by the hash in their provenance; the shipped one is there.
+
+    Args:
+        paths: of lexicons of one's own.
+
+    Raises:
+        UserError: see `captioning.lexicon.load_lexicon`.
+    """
+
+    def __init__(self, paths: Iterable[str | Path] = ()) -> None:
+        shipped = load_lexicon()
+        self._known = {one.sha256[:12]: one for one in (shipped, *map(load_lexicon, paths))}
+        self._shipped = shipped.sha256[:12]
+        self._limited: dict[tuple[str, tuple[str, ...]], CaptionLexicon] = {}
+
+    def find(self, key: str | None, classes: Iterable[str]) -> CaptionLexicon | None:
+        """Return the lexicon of that hash limited to these classes; None takes the shipped one, unknown gives None."""
+        key = self._shipped if key is None else key
+        if key not in self._known:
+            return None
+        chosen = (key, tuple(classes))
+        if chosen not in self._limited:
+            self._limited[chosen] = self._known[key].for_classes(chosen[1])
+        return self._limited[chosen]
+
+
 def check_statements(
-    record: CaptionRecord, position: int, statements: Mapping[str, Statements]
+    record: CaptionRecord, position: int, statements: Mapping[str, Statements], lexicons: Lexicons
 ) -> Iterator[tuple[Kind, int, str]]:
     """Yield what the captions of a record state against its facts, and count what they state.
 
@@ -93,16 +121,23 @@ def check_statements(
         record: of the route annotation or segmentation, with `classes` and `facts` in its provenance.
         position: for error messages.
         statements: route -> count, filled here.
+        lexicons: with that of the record, without which its words mean nothing or something else.
 
     Raises:
-        UserError: the provenance lacks what is needed.
+        UserError: the provenance lacks what is needed, or the lexicon of the record is not given.
     """
     facts, classes = record.provenance.get("facts"), record.provenance.get("classes")
     if not isinstance(facts, Mapping) or not isinstance(classes, Sequence):
         raise UserError(
             f"record {position + 1} (image '{record.image}') is of the route '{record.route}' without facts and classes"
         )
-    lexicon = _limited_lexicon(tuple(classes))
+    made_with = record.provenance.get("lexicon")
+    lexicon = lexicons.find(made_with, classes)
+    if lexicon is None:
+        raise UserError(
+            f"record {position + 1} (image '{record.image}') was made with the lexicon {made_with!r:.20}, which is not "
+            "the shipped one: name its file with --lexicon"
+        )
     total = statements[record.route]
     for index, caption in enumerate(record.captions):
         parsed = parse_caption(caption, lexicon)
@@ -113,11 +148,6 @@ def check_statements(
             total.wrong_counts += fault.kind == "count"
             kind: Kind = fault.kind if fault.kind in ("noun", "count") else "other statement"
             yield kind, index, str(fault)
-
-
-@lru_cache(maxsize=16)
-def _limited_lexicon(classes: tuple[str, ...]):  # noqa: ANN202 - the lexicon of the routes, not that of the rules
-    return load_lexicon().for_classes(classes)
 
 
 def count_tokens_with_clip() -> Callable[[str], int]:

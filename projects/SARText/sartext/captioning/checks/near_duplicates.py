@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -79,17 +79,38 @@ def group_near(texts: Sequence[str], *, threshold: float) -> list[int]:
             index = parent[index]
         return index
 
+    def join(one: int, other: int) -> None:
+        here, there = root(one), root(other)
+        if here != there and jaccard(parts[one], parts[other]) >= threshold:
+            parent[max(here, there)] = min(here, there)
+
     buckets: dict[tuple[int, bytes], list[int]] = {}
     for index, part in enumerate(parts):
         signature = minhash(part).reshape(BANDS, ROWS)
         for band in range(BANDS):
             bucket = buckets.setdefault((band, signature[band].tobytes()), [])
-            for other in bucket:
-                here, there = root(index), root(other)
-                if here != there and jaccard(part, parts[other]) >= threshold:
-                    parent[max(here, there)] = min(here, there)
-            # one member a group is enough to find the next by
-            if all(root(other) != root(index) for other in bucket):
-                bucket.append(index)
+            if bucket:  # one comparison a bucket joins most of what belongs together
+                join(index, bucket[-1])
+            bucket.append(index)
+    for bucket in buckets.values():
+        _join_groups(bucket, root, join)
     group_of = {text: first[unique[root(index)]] for index, text in enumerate(unique)}
     return [group_of[text] for text in normal]
+
+
+def _join_groups(bucket: Sequence[int], root: Callable[[int], int], join: Callable[[int, int], None]) -> None:
+    """Compare the members of a bucket that are in different groups, each with each: a chain may hang on any pair."""
+    groups: dict[int, list[int]] = {}
+    for index in bucket:
+        groups.setdefault(root(index), []).append(index)
+    lists = list(groups.values())
+    for number, group in enumerate(lists):
+        for other in lists[number + 1 :]:
+            for one in group:
+                for two in other:
+                    if root(one) == root(two):
+                        break
+                    join(one, two)
+                else:
+                    continue
+                break
