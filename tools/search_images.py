@@ -25,11 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmovseg.config import load_config
 from mmovseg.data.sar import SAR_UNITS
-from mmovseg.engine.run import build_model, prepare
 from mmovseg.errors import UserError, exit_on_user_error
-from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
+from mmovseg.projects.sartext.modeling.loading import load_image_text_model
 from mmovseg.projects.sartext.search.embedding import UpdateReport, update_index
 from mmovseg.projects.sartext.search.files import choose_images, list_images, readable
 from mmovseg.projects.sartext.search.queries import (
@@ -94,20 +92,6 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_model(config_file: str, weights: str | None, device: str) -> ImageTextModel:
-    """Build the model of a config, with its weights.
-
-    Raises:
-        UserError: config, weights or device are not usable, or the model is no image-text model.
-    """
-    config = load_config(config_file)
-    config.train.device = device
-    model = build_model(prepare(config, config_file), checkpoint=weights or config.train.init_checkpoint).eval()
-    if not isinstance(model, ImageTextModel):
-        raise UserError(f"'{config_file}' builds a {type(model).__name__}; a search needs an ImageTextModel")
-    return model
-
-
 def list_queries(args: argparse.Namespace) -> list[Query]:
     """Return what the command line looks for.
 
@@ -153,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     captions = read_image_captions(args.captions) if args.captions else None
     there = list_images(args.folder, leave_out=(DEFAULT_OUTPUT, output, output / SHEET))
     files = choose_images(there, args.pattern)
-    model = load_model(args.config_file, args.weights, args.device)
+    model = load_image_text_model(args.config_file, args.weights, args.device)
     reading = reading_for(
         model.input_contract,
         model.modality,

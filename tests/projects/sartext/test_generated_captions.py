@@ -87,6 +87,23 @@ def test_images_that_give_no_caption_are_told_and_left_out(pairs, tmp_path):
     assert records == [] and said == [f"left out: the model wrote nothing of '{folder}/1.png'"]
 
 
+def test_an_image_that_the_model_refuses_stops_no_other(pairs):
+    folder = pairs / "qxs_saropt" / "train" / "optical"
+    write_raster(folder / "odd.png", np.full((16, 13, 3), 90, np.uint8))
+    model = coca("optical")
+
+    def generate(items):
+        for item in items:
+            if item["width"] == 13:
+                raise UserError(f"'{item['file_name']}' is 13 pixels wide")
+        return [DARK] * len(items)
+
+    model.generate = generate
+    records, said = describe(images_of_folder(folder, source="mine", split="test"), model)
+    assert [record.image for record in records] == ["1.png", "2.png"]
+    assert said == [f"left out: '{folder}/odd.png' is 13 pixels wide"]
+
+
 def test_a_set_without_what_the_model_reads_is_refused(pairs):
     with pytest.raises(UserError, match="data set 'hrsid' has no optical images, which the model reads"):
         images_of_set("hrsid", ["train"], "optical", root=pairs)

@@ -448,7 +448,7 @@ def test_the_tool_searches_in_one_command(world, capsys, monkeypatch):
         (["--text", " "], "--text is empty"),
         (["--text", "a", "--top", "0"], "--top and --batch-size must be at least 1"),
         (["--image", "none.png"], "none.png' does not exist"),
-        (["--text", "a", "--config-file", "miniearth/mmovseg_xs.py"], "a search needs an ImageTextModel"),
+        (["--text", "a", "--config-file", "miniearth/mmovseg_xs.py"], "this tool needs an ImageTextModel"),
         (["--text", "a", "--weights", "none.safetensors"], "checkpoint 'none.safetensors' does not exist"),
     ],
 )

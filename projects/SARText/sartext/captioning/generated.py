@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.sample import ModelInput
-from mmovseg.errors import UserError
+from mmovseg.errors import UserError, one_line
 from mmovseg.projects.sartext.captioning.schema import CaptionRecord
 from mmovseg.projects.sartext.data.sets import find_text_set, load_text_set, source_scene
 from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
@@ -140,9 +140,20 @@ class _Written:
 
 
 def _write(model: ImageTextModel, batch: Sequence[ModelInput | str]) -> list[_Written]:
+    """Describe what could be read; a sample that the model refuses is refused by itself."""
     items = [item for item in batch if not isinstance(item, str)]
-    texts = iter(model.generate(items) if items else [])
-    return [_Written(error=item) if isinstance(item, str) else _Written(next(texts)) for item in batch]
+    try:
+        texts = iter([_Written(text) for text in model.generate(items)] if items else [])
+    except UserError:
+        texts = iter([_write_one(model, item) for item in items])
+    return [_Written(error=item) if isinstance(item, str) else next(texts) for item in batch]
+
+
+def _write_one(model: ImageTextModel, item: ModelInput) -> _Written:
+    try:
+        return _Written(model.generate([item])[0])
+    except UserError as error:
+        return _Written(error=one_line(error))
 
 
 def _record(image: Undescribed, caption: str, provenance: dict[str, Any]) -> CaptionRecord:

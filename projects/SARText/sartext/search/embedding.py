@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from mmovseg.data.sample import ModelInput
@@ -26,7 +25,7 @@ from mmovseg.projects.sartext.search.index import (
     read_index,
     write_index,
 )
-from mmovseg.projects.sartext.search.reading import ImageReading
+from mmovseg.projects.sartext.search.reading import ImageReading, read_batches
 
 _SAVE_EVERY = 4096  # images; and never before a tenth of the index is new, as all of it is written anew
 
@@ -210,16 +209,9 @@ def embed_files(
     workers: int = 0,
 ) -> Iterator[tuple[ImageFile, np.ndarray | str]]:
     """Yield each file with its embedding (D,) float32 of unit length, or with the sentence that says what is wrong."""
-    loader = DataLoader(
-        _Files(Path(folder), files, reading),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=list,
-        # spawn: GDAL and torch hold threads and locks that a forked child would inherit half-way
-        multiprocessing_context="spawn" if workers else None,
-    )
+    paths = [str(Path(folder) / file.path) for file in files]
     start = 0
-    for batch in loader:
+    for batch in read_batches(paths, reading, batch_size=batch_size, workers=workers):
         chosen = files[start : start + len(batch)]
         start += len(batch)
         yield from zip(chosen, _embed(model, batch), strict=True)
@@ -262,19 +254,3 @@ def encode(model: Any, items: Sequence[ModelInput]) -> list[np.ndarray]:
         ]
         raise UserError(f"image '{names[0]}' has no embedding: the model gives NaN")
     return list(rows)
-
-
-class _Files(Dataset):
-    """Samples by number; one that cannot be read is a sentence."""
-
-    def __init__(self, folder: Path, files: Sequence[ImageFile], reading: ImageReading) -> None:
-        self.folder, self.files, self.reading = folder, files, reading
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, number: int) -> ModelInput | str:
-        try:
-            return self.reading.read(str(self.folder / self.files[number].path))
-        except UserError as error:
-            return one_line(error)
