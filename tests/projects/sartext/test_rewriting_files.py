@@ -233,3 +233,43 @@ def test_other_layouts_are_read(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["rewrite", "--captions", str(tmp_path / "t.csv"), "--output", str(tmp_path / "x.jsonl")])
     assert "does not say its split" in capsys.readouterr().err
+
+
+def test_the_json_of_rsicd_takes_a_source_and_leaves_empty_captions_out(tmp_path):
+    sentences = [{"raw": ""}, {"raw": "two red bridges cross the wide river near a town"}]
+    images = [{"filename": "a.jpg", "split": "test", "sentences": sentences}]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images, "dataset": "rsicd"}))
+    for name, source in (("mine=", "mine"), ("", "rsicd")):
+        main(["rewrite", "--captions", f"{name}{tmp_path}/a.json", "--output", str(tmp_path / "out.jsonl")])
+        (done,) = read_captions(tmp_path / "out.jsonl")
+        assert (done.source, done.captions) == (source, ("two bridges cross the wide river near a town",))
+
+
+def test_twins_are_rasters_found_by_name_and_split(files, record, capsys):
+    def rewrite(folder, *records):
+        write_captions(files / "in.jsonl", records)
+        command = ["rewrite", "--captions", str(files / "in.jsonl"), "--output", str(files / "out.jsonl")]
+        main([*command, "--root", str(files), "--sar-folder", folder])
+        return [one.image for one in read_captions(files / "out.jsonl")]
+
+    def refused(*arguments):
+        with pytest.raises(SystemExit):
+            rewrite(*arguments)
+        return capsys.readouterr().err
+
+    odd = replace(record, image="optical/tile[1].png", image_id="tile")
+    (files / "sar/a.aux.xml").touch()
+    (files / "sar/a.xml").touch()
+    (files / "sar/tile[1].tif").write_bytes((files / "sar/a.tif").read_bytes())
+    assert rewrite("sar", record, odd) == ["sar/a.tif", "sar/tile[1].tif"]
+    pair = [replace(record, image=f"{split}/optical/1.png", image_id=split, split=split) for split in ("train", "val")]
+    for split, suffix in (("train", "tif"), ("val", "png")):
+        (files / split / "sar").mkdir(parents=True)
+        (files / split / f"sar/1.{suffix}").write_bytes((files / "sar/a.tif").read_bytes())
+    assert rewrite("{split}/sar", *pair) == ["train/sar/1.tif", "val/sar/1.png"]
+    error = refused("train/sar", *pair)
+    assert "'train/optical/1.png' and 'val/optical/1.png' would both get" in error
+    assert "with {split} in --sar-folder" in error
+    assert "has no SAR twin of 'optical/b.png'" in refused("sar", replace(record, image="optical/b.png"))
+    (files / "sar/a.png").touch()
+    assert "has two rasters for 'a': a.png, a.tif" in refused("sar", record)

@@ -24,6 +24,7 @@ from mmovseg.projects.sartext.captioning.rewriting.records import (
 from mmovseg.projects.sartext.captioning.rewriting.report import pairs_table, sample_pairs, share_table, summarise
 from mmovseg.projects.sartext.captioning.rewriting.rules import MIN_CONTENT_WORDS, CaptionRewriter
 from mmovseg.projects.sartext.captioning.rewriting.sar_terms import load_sar_terms, verify_terms
+from mmovseg.projects.sartext.captioning.rewriting.twins import TwinFolder
 from mmovseg.projects.sartext.captioning.schema import CaptionRecord, read_captions, write_captions
 from mmovseg.projects.sartext.data.precomp import import_precomp
 
@@ -53,7 +54,9 @@ def add_rewrite(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep-duplicates", action="store_true", help="of captions that became equal in an image")
     parser.add_argument("--root", metavar="DIR", help="of the images, for --sar-folder, --pair-gate and --sar-terms")
-    parser.add_argument("--sar-folder", metavar="DIR", help="below --root, with the SAR twins, same file stems")
+    parser.add_argument(
+        "--sar-folder", metavar="DIR", help="below --root, with the SAR twins, same file stems; {split} is replaced"
+    )
     parser.add_argument("--sar-unit", choices=SAR_UNITS, default="amplitude8", help="default: amplitude8")
     parser.add_argument(
         "--pair-gate",
@@ -63,7 +66,11 @@ def add_rewrite(parser: argparse.ArgumentParser) -> None:
         metavar="MIN",
         help=f"leave out images whose edges agree less with their SAR twin (default of the option: {MIN_AGREEMENT})",
     )
-    parser.add_argument("--sar-terms", metavar="DIR", help="label maps, same stems: say how water looks, if it does")
+    parser.add_argument(
+        "--sar-terms",
+        metavar="DIR",
+        help="label maps, same stems: say how water looks, if it does; {split} is replaced",
+    )
     parser.add_argument("--vocabulary", metavar="NAME", help="of the label maps: shipped, or a JSON file")
     parser.add_argument(
         "--pairs", metavar="MD", help="write pairs to be read by hand, below the mark in a file that has it"
@@ -82,7 +89,7 @@ def run_rewrite(args: argparse.Namespace) -> None:
         )
     records = [record for text in args.captions for record in read_any(text, args.split)]
     if args.sar_folder is not None:
-        records = [_with_twin(record, args) for record in records]
+        records = _with_twins(records, args)
     rewriter = CaptionRewriter(
         load_lexicon() if args.banned is None else load_lexicon(banned=args.banned),
         min_content_words=args.min_content_words,
@@ -149,19 +156,19 @@ def _read_with_splits(file: Path, source: str) -> list[CaptionRecord]:
     if file.suffix.lower() == ".jsonl":
         return read_captions(file)
     if file.suffix.lower() == ".json":
-        return import_rsicd(file)
+        return import_rsicd(file, source=source or None, drop_empty=True)
     split = file.name.removesuffix(_PRECOMP)
     return import_precomp(file.parent, split, source=source or file.parent.name, drop_empty=True)
 
 
-def _with_twin(record: CaptionRecord, args: argparse.Namespace) -> CaptionRecord:
+def _with_twins(records: list[CaptionRecord], args: argparse.Namespace) -> list[CaptionRecord]:
     if args.root is None:
         raise UserError("--sar-folder looks for the SAR twins: say with --root where it starts")
-    folder = Path(args.root) / args.sar_folder
-    found = sorted(folder.glob(f"{Path(record.image).stem}.*"))
-    if not found:
-        raise UserError(f"'{folder}' has no SAR twin of '{record.image}'")
-    return place_images(record, args.sar_folder, found[0].suffix)
+    twins = TwinFolder(Path(args.root) / args.sar_folder, "--sar-folder")
+    return [
+        place_images(record, args.sar_folder.replace("{split}", record.split), twins.find(record, "SAR twin").suffix)
+        for record in records
+    ]
 
 
 def _agreement(record: CaptionRecord, args: argparse.Namespace) -> float:
@@ -182,13 +189,12 @@ def _term_check(args: argparse.Namespace):  # noqa: ANN202 - the terms, and a fu
     name = args.vocabulary
     names = (vocabulary_from_file(name) if name.endswith(".json") else get_vocabulary(name)).names
     terms = load_sar_terms()
+    maps = TwinFolder(args.sar_terms, "--sar-terms")
 
     def check(record: CaptionRecord) -> dict[str, float]:
-        found = sorted(Path(args.sar_terms).glob(f"{Path(record.image).stem}.*"))
-        if not found:
-            raise UserError(f"'{args.sar_terms}' has no label map of '{record.image}'")
+        labels = read_label(maps.find(record, "label map"))
         sar_db = read_sar_db(Path(args.root) / record.image, sar_unit=args.sar_unit)
-        return verify_terms(sar_db, read_label(found[0]), names, terms=terms)
+        return verify_terms(sar_db, labels, names, terms=terms)
 
     return terms, check
 
