@@ -4,7 +4,8 @@
     tools/audit_captions.py sample --captions a.jsonl b.jsonl --root DATA --page audit.html --sheet audit.csv
     tools/audit_captions.py agreement --ratings audit_ann.csv audit_bob.csv --report agreement.json
 
-The page needs no server: every rater opens the file, rates, and saves a CSV. The sheet is the same as a spreadsheet.
+The page needs no server: every rater opens the file, gives a name, rates, and saves a CSV. The sheet is the same as a
+spreadsheet.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mmovseg.errors import OneLineParser, UserError, exit_on_user_error
 from mmovseg.projects.sartext.captioning.audit.agreement import compare_raters, format_agreement
 from mmovseg.projects.sartext.captioning.audit.page import page_text
 from mmovseg.projects.sartext.captioning.audit.sample import draw_sample, read_sheet, sheet_text
-from mmovseg.projects.sartext.captioning.schema import read_captions
+from mmovseg.projects.sartext.captioning.schema import IMAGE_ROLES, read_captions
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -33,6 +34,11 @@ def argument_parser() -> argparse.ArgumentParser:
     sample.set_defaults(run=make_sample)
     sample.add_argument("--captions", nargs="+", required=True, metavar="JSONL", help="caption files, put together")
     sample.add_argument("--root", metavar="DIR", help="of the images (default: the page shows none)")
+    sample.add_argument(
+        "--role",
+        choices=IMAGE_ROLES,
+        help="what the images are (default: optical where a folder of the path is called so, else sar)",
+    )
     sample.add_argument("--sar-unit", choices=SAR_UNITS, default="amplitude8", help="default: amplitude8")
     sample.add_argument(
         "--per-cell", type=int, default=50, metavar="N", help="captions of each source and route (default: 50)"
@@ -55,7 +61,7 @@ def make_sample(args: argparse.Namespace) -> None:
     items = draw_sample(records, per_cell=args.per_cell, seed=args.seed)
     texts = []
     if args.page is not None:
-        texts.append((args.page, page_text(items, root=args.root, sar_unit=args.sar_unit)))
+        texts.append((args.page, page_text(items, root=args.root, sar_unit=args.sar_unit, role=args.role)))
     if args.sheet is not None:
         texts.append((args.sheet, sheet_text(items)))
     for path, text in texts:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import re
+import shutil
+import subprocess
 from collections import Counter
 
 import audit_captions
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from mmovseg.errors import UserError
@@ -212,6 +217,83 @@ def test_the_page_holds_everything(tmp_path):
     assert page_data(page_text([item], root=None))["items"][0]["pictures"] == []
     with pytest.raises(UserError, match=r"c\.png"):
         page_text([AuditItem(1, "c.png", "c", "s", "human", "test", "x")], root=tmp_path)
+
+
+def test_the_page_shows_optical_images_as_they_are(tmp_path):
+    (tmp_path / "test/optical").mkdir(parents=True)
+    colours = np.zeros((16, 16, 3), dtype=np.uint8)
+    colours[..., 0] = 200
+    for name in ("test/optical/a.png", "a.png"):
+        Image.fromarray(colours).save(tmp_path / name)
+
+    def shown(image, **options):
+        item = AuditItem(1, image, "a", "rsicd", "human", "test", "a road", None)
+        ((name, source),) = page_data(page_text([item], root=tmp_path, **options))["items"][0]["pictures"]
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).convert("RGB"))
+        return name, tuple(pixels[0, 0])
+
+    assert shown("test/optical/a.png") == ("optical", (200, 0, 0))
+    assert shown("a.png", role="optical") == ("optical", (200, 0, 0))
+    assert shown("a.png")[0] == "SAR"
+    assert shown("test/optical/a.png", role="sar")[0] == "SAR"
+
+
+def test_a_sar_image_without_data_is_named(tmp_path):
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=8, height=8, count=1, dtype="float32", nodata=np.nan
+    ) as file:
+        file.write(np.full((1, 8, 8), np.nan, dtype=np.float32))
+    item = AuditItem(1, "a.tif", "a", "s", "human", "test", "x")
+    with pytest.raises(UserError, match=r"SAR image '.*a\.tif' has no data"):
+        page_text([item], root=tmp_path, sar_unit="db")
+
+
+BROWSER = """
+const disk = {}, elements = {};
+const element = () => ({
+  value: "", hidden: false, textContent: "", on: {}, setAttribute() {}, append() {},
+  addEventListener(kind, act) { this.on[kind] = act; },
+  replaceChildren(...made) { this.children = made; },
+});
+globalThis.document = { getElementById: (name) => (elements[name] ??= element()), createElement: element,
+  addEventListener() {} };
+globalThis.localStorage = STORAGE;
+document.getElementById("data").textContent = DATA;
+PROGRAM
+function sitting(name, choice) {
+  document.getElementById("rater").value = name; elements.begin.on.submit({ preventDefault() {} });
+  const before = elements.count.textContent;
+  if (choice !== undefined) elements.ratings.children[choice].on.click();
+  return [before, elements.count.textContent];
+}
+console.log(JSON.stringify([elements.count?.textContent ?? "", sitting("ann", 0), sitting("bob"), sitting("ann"),
+  Object.keys(disk), sheet()]));
+"""
+KEEPS = "{ getItem: (key) => disk[key] ?? null, setItem: (key, value) => { disk[key] = value; } }"
+REFUSES = '{ getItem() { throw new Error("denied"); }, setItem() { throw new Error("denied"); } }'
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to run the page")
+def test_raters_at_one_browser_do_not_share_answers(tmp_path):
+    text = page_text([AuditItem(1, "a.png", "a", "s", "human", "test", "a road")], root=None)
+    sample = page_data(text)["sample"]
+    program = re.search(r'<script>\s*"use strict";(.*?)</script>', text, re.DOTALL).group(1)
+
+    def run(storage):
+        data = json.dumps(json.dumps(page_data(text)))
+        path = tmp_path / "page.js"
+        parts = {"STORAGE": storage, "DATA": data, "PROGRAM": program}
+        path.write_text(re.sub("STORAGE|DATA|PROGRAM", lambda found: parts[found.group()], BROWSER))
+        return json.loads(subprocess.run(["node", path], capture_output=True, text=True, check=True).stdout)
+
+    start, ann, bob, again, keys, saved = run(KEEPS)
+    assert start == ""  # nothing is shown before there is a name
+    assert ann == ["0 of 1 rated", "1 of 1 rated"]
+    assert bob[0] == "0 of 1 rated"
+    assert again[0] == "1 of 1 rated"
+    assert keys == [f"caption-audit-{sample}-ann"]
+    assert saved.splitlines()[1].endswith("a road,usable,,")
+    assert run(REFUSES)[1] == ["0 of 1 rated", "1 of 1 rated"]
 
 
 def test_the_command_draws_and_compares(tmp_path, capsys):
