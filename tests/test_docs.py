@@ -35,6 +35,7 @@ PAGES = (
     "projects/CMU/README.md",
     "projects/CoDeMAE/README.md",
     "projects/CrossEarthSAR/README.md",
+    "projects/SARText/README.md",
 )
 TOPICS = ("model", "own_data", "floods", "robustness", "scenes", "speed")
 LINKED = (*PAGES, *(f"docs/{topic}.md" for topic in TOPICS), "datasets/README.md")
@@ -82,10 +83,18 @@ def generated_blocks() -> dict[tuple[str, str, str], str]:
         )
         for name in ("gaps_main", "gaps_heads", "gaps_experts", "gaps_topk")
     }
+    tables = ROOT / "projects/SARText/configs/tables"
+    sartext = {
+        ("projects/SARText/README.md", f"table:{name}", "table"): to_markdown(
+            read_table(tables / f"{name}.json"), table_rows(ROOT / f"results/sartext_{name}.csv")
+        )
+        for name in ("transfer", "captioning", "vqa", "mmovseg")
+    }
     return {
         **cmu,
         **codemae,
         **gaps,
+        **sartext,
         ("README.md", "table:ombria", "table"): folds_markdown(floods, flood_counts, brief=True),
         ("projects/CMU/README.md", "table:table_a2", "table"): cost_markdown(
             cost, read_rows(ROOT / "results/cost.csv")

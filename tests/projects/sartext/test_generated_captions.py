@@ -61,7 +61,7 @@ def test_of_a_pair_the_optical_image_is_described_and_the_record_is_of_the_sar_i
         ("qxs_saropt/train/sar/2.png", "qxs_saropt/train/optical/2.png", (BRIGHT,)),
     ]
     assert {(record.route, record.split, record.source) for record in records} == {("model", "train", "qxs_saropt")}
-    assert records[0].image_id == "qxs_saropt/train/sar/1" and records[0].provenance == {"model": "m", "scene": "1"}
+    assert records[0].image_id == "qxs_saropt/train/sar/1" and records[0].provenance == {"model": "m"}
 
 
 def test_what_a_real_coca_writes_is_what_it_writes_image_by_image(pairs, tmp_path):

@@ -19,7 +19,7 @@ from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.sample import ModelInput
 from mmovseg.errors import UserError, one_line
 from mmovseg.projects.sartext.captioning.schema import CaptionRecord
-from mmovseg.projects.sartext.data.sets import find_text_set, load_text_set, source_scene
+from mmovseg.projects.sartext.data.sets import find_text_set, load_text_set, known_scene
 from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
 from mmovseg.projects.sartext.search.files import list_images
 from mmovseg.projects.sartext.search.reading import ImageReading, read_batches
@@ -83,7 +83,7 @@ def images_of_set(
             image = paths.get("sar", paths[modality])
             twin = paths["optical"] if len(paths) == 2 else None
             file = str(item[keys[modality]])  # type: ignore[literal-required]
-            found.append(Undescribed(file, image, name, split, twin, source_scene(name, image)))
+            found.append(Undescribed(file, image, name, split, twin, known_scene(name, image)))
     return found
 
 
