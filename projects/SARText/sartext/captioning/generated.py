@@ -19,7 +19,7 @@ from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.sample import ModelInput
 from mmovseg.errors import UserError, one_line
 from mmovseg.projects.sartext.captioning.schema import CaptionRecord
-from mmovseg.projects.sartext.data.sets import find_text_set, load_text_set, known_scene
+from mmovseg.projects.sartext.data.sets import find_text_set, known_scene, load_text_set
 from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
 from mmovseg.projects.sartext.search.files import list_images
 from mmovseg.projects.sartext.search.reading import ImageReading, read_batches
