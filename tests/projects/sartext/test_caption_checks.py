@@ -248,8 +248,12 @@ def quick_tokens(monkeypatch):
 
 @pytest.mark.slow
 def test_tokens_are_those_of_clip():
-    count = count_tokens_with_clip()
-    assert [count(text) for text in ("a ship", "a ship.", "harbour harbour", "unmovseg")] == [2, 3, 2, 4]
+    from open_clip import get_tokenizer
+
+    count, tokenizer = count_tokens_with_clip(), get_tokenizer("ViT-B-16")
+    texts = ["a ship", "a ship.", "harbour harbour", "unmovseg"]
+    ids = tokenizer(texts)
+    assert [count(text) for text in texts] == ((ids != 0).sum(dim=1) - 2).tolist() == [2, 3, 2, 5]  # less start and end
 
 
 def test_the_command_reports_and_fixes(tmp_path, capsys, quick_tokens):
