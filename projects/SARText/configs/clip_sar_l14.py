@@ -11,20 +11,13 @@ from mmovseg.config import get_config
 
 model = get_config("projects/SARText/configs/common/models_l14.py").clip_sar
 dataloader = get_config("projects/SARText/configs/common/data_l14.py").sar
-train = get_config("common/train.py").train
-optimizer = get_config("common/optim.py").optimizer
-lr_multiplier = get_config("common/schedule.py").cosine
+_recipe = get_config("projects/SARText/configs/common/recipe_l14.py")
+train, optimizer, lr_multiplier = (_recipe[key] for key in ("train", "optimizer", "lr_multiplier"))
 
 model.weights = "output/sartext/clip_optical_l14/model_final.safetensors"
 dataloader.train.batch_size = 1024
 optimizer.base_lr = 5e-5
 optimizer.weight_decay = 0.01
-optimizer.decay_biases = False
-optimizer.betas = [0.9, 0.98]  # these and eps are open_clip's for vision transformers
-optimizer.eps = 1e-6
-optimizer.no_decay = ["*logit_scale"]
 lr_multiplier.warmup_iters = 133
 train.max_iter = 1330  # 1,330 it * 1,024 im/it / 136,584 im (SAR-TEXT's; set it to yours) = 10 epochs
-train.amp.enabled = True
-train.clip_grad.enabled = True
 train.output_dir = "output/sartext/clip_sar_l14"

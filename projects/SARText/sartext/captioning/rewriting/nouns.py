@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from mmovseg.projects.sartext.captioning.rewriting.cores import CoreReader
@@ -18,20 +19,20 @@ _MOTION = frozenset({"go", "goes", "pass", "passes", "cross", "crosses", "run", 
 _ARTICLES = ("a", "an", "the")
 
 
-class NounReader(CoreReader):
+class NounReader(CoreReader, ABC):
     """The part of the reader below the verb."""
 
+    @abstractmethod
     def verb_phrase(self, at: int, plural: bool | None) -> Found | None:
         """Read a verb; the sentence reader does."""
-        raise NotImplementedError
 
+    @abstractmethod
     def verb_phrases(self, at: int, plural: bool | None) -> Found | None:
         """Read verbs that share a subject; the sentence reader does."""
-        raise NotImplementedError
 
+    @abstractmethod
     def clause(self, at: int, *, continues: bool = False) -> Found | None:
         """Read a clause; the sentence reader does."""
-        raise NotImplementedError
 
     def noun_list(self, at: int, *, subject: bool, place: bool = False) -> Found | None:
         """Read "a, b and c"; a member before a verb belongs to the next clause unless this is the subject.
