@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import open_clip
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mmovseg.errors import UserError
 from mmovseg.modeling.text.tokenizer import ReducedTokenizer
 
 _CLIP_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
 _COCA_KEYS = (*_CLIP_KEYS, "multimodal_cfg")
+_MAX_LOGIT_SCALE = math.log(100.0)  # CLIP, Sec. 2.5: so that training stays stable
 
 
 def pretrained_tags(name: str | None) -> list[str]:
@@ -124,3 +127,16 @@ def clip_tokenizer(vocab_size: int, context_length: int) -> open_clip.SimpleToke
     """
     full = open_clip.SimpleTokenizer(context_length=context_length)
     return full if vocab_size == full.vocab_size else ReducedTokenizer(vocab_size, context_length)
+
+
+@torch.no_grad()
+def limit_logit_scale(logit_scale: Tensor) -> None:
+    """Bring a trained log inverse temperature back to at most ln 100; call it before a training step uses it.
+
+    The parameter itself, as CLIP does: clamping what is computed from it would stop its gradient, and OpenAI's weights
+    stand at that very limit.
+
+    Args:
+        logit_scale: 0-d, changed in place.
+    """
+    logit_scale.clamp_(max=_MAX_LOGIT_SCALE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -35,6 +36,19 @@ def test_pretrainer_learns_a_batch_and_segments_zero_shot():
     with torch.no_grad():
         scores = model.eval()(inputs)
     assert scores[0]["sem_seg"].shape == (len(VOCABULARY), 64, 64) and scores[0]["sem_seg"].abs().max() <= 1.0001
+
+
+@pytest.mark.parametrize("start", [10.0, math.log(100.0)])
+def test_the_temperature_is_limited_and_can_fall_again(start):
+    model = instantiate(get_config("miniearth/clip_xs.py").model).train()
+    scale = model.clip.model.logit_scale
+    with torch.no_grad():
+        scale.fill_(start)
+    inputs = make_inputs(2, modality="optical")
+    for item, caption in zip(inputs, ("forest", "water and a road"), strict=True):
+        item["caption"] = caption
+    model(inputs)["loss_contrastive"].backward()
+    assert scale.exp().item() == pytest.approx(100.0) and scale.grad != 0
 
 
 def test_stock_build_model_builds_the_same_model_from_yaml():

@@ -16,6 +16,7 @@ from mmovseg.layers.distributed import world_size
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.clip import OpenCLIPEncoder
 from mmovseg.modeling.meta_arch.batching import batch_view, shared_vocabulary
+from mmovseg.modeling.open_clip_models import limit_logit_scale
 from mmovseg.modeling.text.tokenizer import tokenize
 
 
@@ -47,9 +48,9 @@ class CLIPPretrainer(nn.Module):
         assert view is not None
         if self.training:
             tokens = tokenize(self.clip.tokenizer, [item["caption"] for item in batched_inputs]).to(view.x.device)
+            limit_logit_scale(self.clip.model.logit_scale)
             image, text, scale = self.clip.model(view.x, tokens)
-            # CLIP limits the temperature to 1/100 so that the softmax cannot collapse.
-            return {"loss_contrastive": self.loss(image, text, scale.clamp(max=100.0))}
+            return {"loss_contrastive": self.loss(image, text, scale)}
         text = self.clip.encode_vocabulary(shared_vocabulary(batched_inputs))
         dense = torch.nn.functional.normalize(self.clip.encode_image(view.x)["dense"], dim=1)
         cosines = torch.einsum("ndhw,kd->nkhw", dense, text)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 
 import pytest
 import torch
@@ -154,13 +155,17 @@ def test_a_long_question_is_cut_and_its_answer_is_still_learned_and_asked_for_al
     assert seen == [[[end[0], *ids]]]
 
 
-def test_the_temperature_is_limited():
+@pytest.mark.parametrize("start", [10.0, math.log(100.0)])
+def test_the_temperature_is_limited_and_can_fall_again(start):
     model = make()
     with torch.no_grad():
-        model.model.logit_scale.fill_(10.0)
+        model.model.logit_scale.fill_(start)  # ln 100 is where OpenAI's weights stand
     items = inputs(["a ship", "two ships"])
     image, text = model.encode_images(items), model.encode_texts(["a ship", "two ships"])
-    torch.testing.assert_close(model(items)["loss_contrastive"], ClipLoss()(image, text, torch.tensor(100.0)))
+    loss = model(items)["loss_contrastive"]
+    torch.testing.assert_close(loss, ClipLoss()(image, text, torch.tensor(100.0)))
+    loss.backward()
+    assert model.model.logit_scale.grad != 0
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from mmovseg.modeling.open_clip_models import (
     clip_from_architecture,
     clip_tokenizer,
     coca_from_architecture,
+    limit_logit_scale,
     model_from_name,
     pretrained_tags,
 )
@@ -240,12 +241,11 @@ class ImageTextModel(nn.Module):
             image = self.model.encode_image(images, normalize=True)
             text = self.model.encode_text(tokens, normalize=True)
         if self.contrastive_weight:
-            # CLIP limits the temperature to 1/100 so that the softmax cannot collapse.
-            scale = self.logit_scale.clamp(max=100.0)
+            limit_logit_scale(self.model.logit_scale)
             if self.equal_texts:
-                loss = self.contrastive.forward_with_keys(image, text, scale, text_keys(captions))
+                loss = self.contrastive.forward_with_keys(image, text, self.logit_scale, text_keys(captions))
             else:
-                loss = self.contrastive(image, text, scale)
+                loss = self.contrastive(image, text, self.logit_scale)
             found["loss_contrastive"] = self.contrastive_weight * loss
         return found
 
