@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from mmovseg.data.miniearth.regions import CLASS_NAMES, TARGET_CATEGORIES
-from mmovseg.data.vocabulary import Vocabulary, get_vocabulary, vocabulary_from_file
+from mmovseg.data.vocabulary import Vocabulary, get_vocabulary
 from mmovseg.errors import OneLineParser, UserError, exit_on_user_error
 from mmovseg.projects.sartext.captioning.box_parts import Part, coco_parts, prepared_parts, split_pair
 from mmovseg.projects.sartext.captioning.checks.command import add_check
@@ -270,7 +270,7 @@ def _named_labels(args: argparse.Namespace) -> tuple[list[LabelJob], Vocabulary]
         raise UserError("--dataset miniearth has no files: use the subcommand miniearth --route segmentation")
     entry = dataset_entry(args.dataset)
     dicts = get_dataset(f"{args.dataset}_{args.split}")
-    vocabulary = _vocabulary(args.vocabulary or entry.vocabulary)
+    vocabulary = get_vocabulary(args.vocabulary or entry.vocabulary)
     root = args.root or datasets_root()
     return label_jobs(dicts, root=root, source=args.source or args.dataset, split=args.split), vocabulary
 
@@ -288,11 +288,7 @@ def _folder_labels(args: argparse.Namespace) -> tuple[list[LabelJob], Vocabulary
     label_map = {int(stored): int(class_id) for stored, class_id in pairs} or None
     dicts = load_pair_folder(args.optical, args.sar, args.labels, label_map=label_map)
     jobs = label_jobs(dicts, root=args.root, source=args.source, split=args.split)  # type: ignore[arg-type]
-    return jobs, _vocabulary(args.vocabulary)
-
-
-def _vocabulary(name: str) -> Vocabulary:
-    return vocabulary_from_file(name) if name.endswith(".json") else get_vocabulary(name)
+    return jobs, get_vocabulary(args.vocabulary)
 
 
 def _cover_settings(args: argparse.Namespace) -> dict:

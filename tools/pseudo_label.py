@@ -5,7 +5,7 @@ r"""Label SAR images by what models see in their optical twins, as CrossEarth-SA
     tools/pseudo_label.py --optical data/mine/rgb --sar data/mine/sar --vocabulary loveda --class-map map.json \
         --config-file mmovseg/mmovseg_vitb16.py --weights model.safetensors --output data/mine_labelled
     tools/pseudo_label.py --pairs pairs.jsonl --classes "water, road, forest" --config-file a=first.py b=second.py \
-        --weights a.safetensors b.safetensors --agreement-images 1000 --output data/labelled
+        --weights a.safetensors b.safetensors --agreement-images 1000 --output output/labelled
 
 The first model labels; the others say on how many pixels all agree. Any segmentor of this repository can do it: those
 that are asked by name, and those with a class list of their own. The same command goes on when it was stopped. Without
@@ -22,7 +22,7 @@ from typing import Any
 from mmovseg.data.io import FileReader
 from mmovseg.data.miniearth import DOMAINS
 from mmovseg.data.miniearth.dataset import SPLITS
-from mmovseg.data.vocabulary import Vocabulary, get_vocabulary, vocabulary_from_file, vocabulary_from_names
+from mmovseg.data.vocabulary import Vocabulary, get_vocabulary, vocabulary_from_names
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.projects.crossearth.data.labellers import build_labellers
 from mmovseg.projects.crossearth.data.pair_sources import PairSource, folder_pairs, miniearth_pairs, table_pairs
@@ -102,9 +102,7 @@ def wanted_classes(args: argparse.Namespace) -> Vocabulary:
 
 def named_vocabulary(text: str) -> Vocabulary:
     """Return the vocabulary ``SET``, ``SET/FLAVOUR`` or ``FILE.json``."""
-    if text.endswith(".json"):
-        return vocabulary_from_file(text)
-    dataset, _, flavour = text.partition("/")
+    dataset, _, flavour = (text, "", "") if text.endswith(".json") else text.partition("/")
     return get_vocabulary(dataset, flavour or "clean")
 
 

@@ -185,13 +185,14 @@ def list_vocabularies() -> list[tuple[str, str]]:
 
 
 def get_vocabulary(dataset: str, flavour: str = "clean") -> Vocabulary:
-    """Return a shipped vocabulary, or one from a file when `flavour` is a path to JSON.
+    """Return a shipped vocabulary, or one from a file when `dataset` or `flavour` is a path to JSON.
 
     Raises:
         UserError: the data set or the flavour is unknown; the message lists what exists.
     """
-    if flavour.endswith(".json"):
-        return vocabulary_from_file(flavour)
+    for name in (flavour, dataset):
+        if name.endswith(".json"):
+            return vocabulary_from_file(name)
     path = _FOLDER / f"{dataset}.json"
     if not path.is_file():
         known = ", ".join(sorted({name for name, _ in list_vocabularies()}))

@@ -1,4 +1,4 @@
-"""CrossEarth-SAR-B on one of the 22 benchmarks, frozen after continued pretraining.
+"""CrossEarth-SAR-B on one of the 22 benchmarks, frozen after continued pretraining (`cpt_b.py`).
 
 tools/train_net.py --config-file projects/CrossEarthSAR/configs/benchmark_b.py dataloader.benchmark=N2S
 """
@@ -11,5 +11,5 @@ model, dataloader, train, optimizer, lr_multiplier = (
 )
 model.encoder = get_config("projects/CrossEarthSAR/configs/common/encoders.py").moe_b
 model.encoder.freeze = True
-model.encoder.weights = "data/crossearth/moe_b.safetensors"
+model.encoder.weights = "output/crossearth/cpt_b/model_final.safetensors"
 train.output_dir = "output/crossearth/benchmark_b"

@@ -1,4 +1,4 @@
-"""CrossEarth-SAR-L on one of the 22 benchmarks, frozen after continued pretraining.
+"""CrossEarth-SAR-L on one of the 22 benchmarks, frozen after continued pretraining (`cpt_l.py`).
 
 tools/train_net.py --config-file projects/CrossEarthSAR/configs/benchmark_l.py dataloader.benchmark=N2S
 """
@@ -11,5 +11,5 @@ model, dataloader, train, optimizer, lr_multiplier = (
 )
 model.encoder = get_config("projects/CrossEarthSAR/configs/common/encoders.py").moe_l
 model.encoder.freeze = True
-model.encoder.weights = "data/crossearth/moe_l.safetensors"
+model.encoder.weights = "output/crossearth/cpt_l/model_final.safetensors"
 train.output_dir = "output/crossearth/benchmark_l"

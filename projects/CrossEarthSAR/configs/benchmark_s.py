@@ -1,4 +1,4 @@
-"""CrossEarth-SAR-S on one of the 22 benchmarks, frozen after continued pretraining.
+"""CrossEarth-SAR-S on one of the 22 benchmarks, frozen after continued pretraining (`cpt_s.py`).
 
 tools/train_net.py --config-file projects/CrossEarthSAR/configs/benchmark_s.py dataloader.benchmark=N2S
 """
@@ -11,5 +11,5 @@ model, dataloader, train, optimizer, lr_multiplier = (
 )
 model.encoder = get_config("projects/CrossEarthSAR/configs/common/encoders.py").moe_s
 model.encoder.freeze = True
-model.encoder.weights = "data/crossearth/moe_s.safetensors"
+model.encoder.weights = "output/crossearth/cpt_s/model_final.safetensors"
 train.output_dir = "output/crossearth/benchmark_s"

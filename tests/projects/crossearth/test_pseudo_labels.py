@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pseudo_label
@@ -13,7 +14,7 @@ import rasterio
 import torch
 
 from mmovseg.checkpoint import save_weights
-from mmovseg.config import instantiate, load_config, save_config
+from mmovseg.config import apply_overrides, instantiate, load_config, save_config
 from mmovseg.data.datasets import load_pair_jsonl
 from mmovseg.data.io import FileReader
 from mmovseg.data.vocabulary import get_vocabulary, vocabulary_from_file, vocabulary_from_names
@@ -26,6 +27,7 @@ from mmovseg.projects.crossearth.data.pseudo_labels import LabelRule, label_imag
 from mmovseg.testing.fakes import write_pairs, write_raster
 from mmovseg.testing.models import write_random_xs
 
+CONFIGS = Path(__file__).parents[3] / "projects" / "CrossEarthSAR" / "configs"
 CLASSES = vocabulary_from_names("building, water, other")
 
 
@@ -248,6 +250,19 @@ def test_training_reads_what_was_written(run, tmp_path):
     manifest = json.loads((moved / "manifest.json").read_text())
     assert manifest["made_by"] == summary(moved)["made_by"] == json.loads((moved / "prepare.json").read_text())
     assert len(manifest["files"]) == 15 and len(manifest["made_by"]["models"][0]["weights_sha256"]) == 64
+
+
+def test_pretraining_takes_the_classes_of_the_labels_and_no_others(run, tmp_path):
+    assert run("--miniearth", "train", "--num-scenes", 2, "--size", 32, "--output", tmp_path / "labels")[0] == 0
+    labels = f"dataloader.labels={tmp_path / 'labels'}"
+    with pytest.raises(UserError, match=r"labels/vocabulary.json' numbers the classes .*, but the config has .*road"):
+        instantiate(apply_overrides(load_config(CONFIGS / "cpt_l.py"), [labels]).dataloader.train.dataset)
+    classes = f"dataloader.classes={tmp_path / 'labels' / 'vocabulary.json'}"
+    config = apply_overrides(load_config(CONFIGS / "cpt_l.py"), [labels, classes])
+    assert len(instantiate(config.dataloader.train.dataset)) == 2
+    vocabularies = [instantiate(part.vocabulary) for part in (config.model, config.dataloader.train.mapper)]
+    assert [each.names for each in vocabularies] == 2 * [get_vocabulary("miniearth").names]
+    assert not vocabularies[0].unseen_ids  # a class list that trains as a whole
 
 
 def test_folders_stay_where_they_are_and_holes_get_no_label(run, tmp_path):

@@ -13,7 +13,7 @@ optimizer = get_config("common/optim.py").optimizer
 lr_multiplier = get_config("common/schedule.py").poly
 
 model.encoder.freeze = True
-model.encoder.weights = "data/crossearth/moe_l.safetensors"
+model.encoder.weights = "output/crossearth/cpt_l/model_final.safetensors"
 
 optimizer.base_lr = 1e-4
 optimizer.weight_decay = 0.05

@@ -2,8 +2,8 @@
 
 A folder holds ``label/`` (class ids, 255 = none), ``confidence/`` and, with several models, ``agreement/``; of a made
 world also its rasters and ``truth/``. ``pairs.jsonl`` and ``vocabulary.json`` are what training reads
-(`load_pair_jsonl`, `vocabulary_from_file`), ``records.jsonl`` has a line an image, ``pseudo_labels.json`` the figures
-and how everything was made, ``manifest.json`` the hash of every raster.
+(`load_pseudo_labels`), ``records.jsonl`` has a line an image, ``pseudo_labels.json`` the figures and how everything was
+made, ``manifest.json`` the hash of every raster.
 
 Source: Sec. 4.1 and 7 of the paper. There one model, trained on other optical images, labels every pixel; four models
 agree or not on 1,000 images.
@@ -26,13 +26,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmovseg.checkpoint.save import atomic_write
+from mmovseg.data.datasets.folders import load_pair_jsonl
 from mmovseg.data.datasets.manifest import write_manifest
 from mmovseg.data.feature_writer import claim_folder
 from mmovseg.data.io import FileReader
 from mmovseg.data.prepare.jobs import begin_run_folder
 from mmovseg.data.prepare.rasters import LAYER_SUFFIXES, Layer, read_place, remove_partial_files, write_layer
 from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample
-from mmovseg.data.vocabulary import Vocabulary
+from mmovseg.data.vocabulary import Vocabulary, vocabulary_from_file
 from mmovseg.errors import UserError
 from mmovseg.evaluation.provenance import installed_versions, source_commit
 from mmovseg.inference.scene.layers import SCORE_NODATA, SCORE_SCALE
@@ -240,6 +241,26 @@ class _Run:
                 "--truth-vocabulary"
             )
         return table[truth]
+
+
+def load_pseudo_labels(folder: str | Path, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """List the images of a finished folder with their labels.
+
+    Args:
+        folder: as `make_pseudo_labels` filled it.
+        vocabulary: what the reader takes the numbers in the labels for.
+
+    Raises:
+        UserError: the folder is not finished, a raster is missing, or its labels number other classes.
+    """
+    path = Path(folder) / VOCABULARY_FILE
+    stored = vocabulary_from_file(path).names
+    if stored != vocabulary.names:
+        raise UserError(
+            f"'{path}' numbers the classes {', '.join(stored)}, but the config has {', '.join(vocabulary.names)}; give "
+            f"it dataloader.classes={path}, or label with other classes"
+        )
+    return load_pair_jsonl(Path(folder) / PAIRS_FILE)
 
 
 def truth_columns(truth: Vocabulary, labeller: Labeller) -> list[int | None]:

@@ -184,10 +184,9 @@ def _term_check(args: argparse.Namespace):  # noqa: ANN202 - the terms, and a fu
     if args.vocabulary is None or args.root is None:
         raise UserError("--sar-terms needs --vocabulary, which names the classes of the label maps, and --root")
     from mmovseg.data.io import read_label
-    from mmovseg.data.vocabulary import get_vocabulary, vocabulary_from_file
+    from mmovseg.data.vocabulary import get_vocabulary
 
-    name = args.vocabulary
-    names = (vocabulary_from_file(name) if name.endswith(".json") else get_vocabulary(name)).names
+    names = get_vocabulary(args.vocabulary).names
     terms = load_sar_terms()
     maps = TwinFolder(args.sar_terms, "--sar-terms")
 
