@@ -17,7 +17,7 @@ from mmovseg.data.sar import db_to_amplitude8, db_to_linear
 OpticalFormat = Literal["png", "tif16", "tif_float"]
 SarFormat = Literal["tif_db", "tif_linear", "png8"]
 
-_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG"}
+_DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".bmp": "BMP"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FakePairs:
 
 
 def write_raster(path: str | Path, array: np.ndarray, **profile: Any) -> Path:
-    """Write an array as a raster in the format of the file's extension (``.tif .tiff .png .jpg``).
+    """Write an array as a raster in the format of the file's extension (``.tif .tiff .png .jpg .bmp``).
 
     Args:
         path: its folder is made if needed. A ``.tif`` is placed on a 10 m grid in UTM zone 31N, a ``.tiff`` is not.

@@ -109,11 +109,12 @@ def write_ssdd(root: str | Path, *, size: int = 32) -> Path:
 
 
 def write_sardet100k(root: str | Path, *, count: int = 6, size: int = 32) -> Path:
-    """Write SARDet-100K: PNG and JPEG side by side, six categories numbered from 0."""
+    """Write SARDet-100K: three formats side by side, six categories numbered from 0, a box over the edge."""
     folder = Path(root) / "SARDet_100K"
     for first, split in enumerate(("train", "val", "test")):
-        names = [f"{first * 1000 + n:07d}{'.png' if n % 2 else '.jpg'}" for n in range(count)]
+        names = [f"{first * 1000 + n:07d}{('.jpg', '.png', '.bmp')[n % 3]}" for n in range(count)]
         content = coco_content(names, size=size, categories=dict(enumerate(SARDET_CATEGORIES)))
+        content["annotations"][0]["bbox"] = [-4, 3, 10, 4]
         _write_json(folder / "Annotations" / f"{split}.json", content)
         _write_sar(folder / "JPEGImages" / split, content)
     return Path(root)

@@ -3,12 +3,14 @@
 import importlib
 import json
 import shutil
+from pathlib import Path
 
 import check_data
 import numpy as np
 import pytest
 import rasterio
 
+from mmovseg.config import instantiate, load_config
 from mmovseg.data.datasets.manifest import read_manifest
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.captioning.schema import read_captions
@@ -118,6 +120,21 @@ def test_sardet100k_has_six_categories(run, load, tmp_path, capsys):
     assert classes == set(range(6))
     assert check_data.main(["sardet100k", "--root", str(tmp_path / "sets"), "--quiet"]) == 0
     assert "pairs: train 6, val 6, test 6; no fault" in capsys.readouterr().out
+
+
+def test_the_detector_of_sardet100k_reads_what_was_prepared(run, tmp_path, monkeypatch):
+    dataloader = load_config("projects/CoDeMAE/configs/faster_rcnn_sardet100k_b.py").dataloader
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "sets"))
+    with pytest.raises(UserError, match="'sardet100k_train' is not there.*prepare_sardet100k.py"):
+        instantiate(dataloader.train.dataset)
+    trees.write_sardet100k(tmp_path / "source")
+    assert run("sardet100k")[0] == 0
+    dicts = instantiate(dataloader.train.dataset)
+    assert [len(part) for part in (dicts, instantiate(dataloader.test.dataset))] == [6, 6]
+    assert dicts[0]["annotations"][0]["bbox"] == (0, 3, 6, 7)  # what lay over the edge is cut
+    assert {Path(item["sar_file_name"]).suffix for item in dicts} == {".jpg", ".png", ".bmp"}
+    read = instantiate(dataloader.train.mapper.reader)
+    assert {read(item).sar.shape for item in dicts} == {(32, 32, 3)}
 
 
 def test_faults_of_boxes_are_one_sentence(run, load, tmp_path):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeGuard, get_args
 
+from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.sample import BoxAnnotation, DatasetDict
 from mmovseg.errors import UserError
 
@@ -80,6 +81,38 @@ def load_coco_boxes(
         "'%s': %d images, %d of them with objects", path, len(images), len([i for i in found if i["annotations"]])
     )
     return found
+
+
+def load_box_set(
+    name: str,
+    split: str,
+    *,
+    categories: Sequence[str],
+    root: str | Path | None = None,
+    keep_empty: bool = True,
+    bad_boxes: BadBoxes = "drop",
+) -> list[DatasetDict]:
+    """Return a split of boxes in SAR images as the prepare scripts write it: ``<split>.json`` and ``<split>/sar``.
+
+    Args:
+        name: folder of the data set, the name of its script.
+        split: train, val or test.
+        root: what that folder lies under; None = the registered one.
+        categories, keep_empty, bad_boxes: see `load_coco_boxes`. Published sets have boxes over the edge where images
+            were cut, so they are cut here too.
+
+    Raises:
+        UserError: see `load_coco_boxes`, or the set is not there.
+    """
+    folder = (datasets_root() if root is None else Path(root)) / name
+    path = folder / f"{split}.json"
+    if not path.is_file():
+        raise UserError(
+            f"data set '{name}_{split}' is not there: no file '{path}'; set DETECTRON2_DATASETS, or make it with "
+            f"'python datasets/prepare_{name}.py --source <download>' (see datasets/README.md)"
+        )
+    images = folder / split / "sar"
+    return load_coco_boxes(path, categories=categories, sar_dir=images, keep_empty=keep_empty, bad_boxes=bad_boxes)
 
 
 def read_coco(path: str | Path) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmovseg.errors import UserError
 
-RASTER_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".img", ".vrt")
+RASTER_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".img", ".vrt", ".bmp")
 
 _PATH_KEYS = ("file_name", "sar_file_name", "sem_seg_file_name")
 _NUMBER_KEYS = {"height": int, "width": int, "gsd_m": float, "cloud_fraction": float}
@@ -37,7 +37,7 @@ def load_pair_folder(
 
     Returns:
         Dataset dicts, sorted by stem, which is the `image_id`. Extensions may differ (``.tif .tiff .png .jpg .jpeg
-        .jp2 .img .vrt``); other files are not looked at. Sizes are not read here.
+        .jp2 .img .vrt .bmp``); other files are not looked at. Sizes are not read here.
 
     Raises:
         UserError: a folder is missing or has no raster, two files of a folder share a stem, or a partner is missing.

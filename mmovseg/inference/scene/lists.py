@@ -16,12 +16,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mmovseg.config.suggest import did_you_mean
+from mmovseg.data.datasets.folders import RASTER_SUFFIXES
 from mmovseg.data.sar import SAR_UNITS
 from mmovseg.errors import UserError
 from mmovseg.inference.scene.options import MAP_SUFFIXES
 from mmovseg.inference.scene.rasters import SceneInputs
 
-RASTER_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg")
 OPTICAL_ASSETS = ("optical", "visual", "rgb", "image")
 SAR_ASSETS = ("sar", "backscatter", "s1")
 CLOUD_ASSETS = ("cloud_mask", "cloudmask", "clouds")

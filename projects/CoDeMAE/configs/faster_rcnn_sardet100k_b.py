@@ -1,6 +1,7 @@
 """SARDet-100K: Faster R-CNN on HiViT-B with the recipe of the release.
 
-    data/sardet100k/Annotations/{train,test}.json, data/sardet100k/Images/{train,test}/
+    datasets/prepare_sardet100k.py makes the data. Some of its boxes reach over the edge of images that were cut; they
+    are cut too, also for the evaluation.
 
 The release chooses its checkpoint on the test split; here the last one counts (`train.select_best` can do otherwise).
 """
@@ -10,6 +11,7 @@ from detectron2.data.transforms import AugmentationList, RandomApply, RandomCrop
 from mmovseg.checkpoint.contract import InputContract, ModalityContract
 from mmovseg.config import LazyCall as L
 from mmovseg.config import get_config
+from mmovseg.data.datasets.coco_boxes import load_box_set
 from mmovseg.data.transforms import RandomFlip, ResizeShortestEdge
 from mmovseg.layers.norm import PixelNorm
 
@@ -33,9 +35,9 @@ model.categories = ["ship", "aircraft", "car", "tank", "bridge", "harbor"]
 model.roi_heads.num_classes = 6
 
 for _loader, _split in ((dataloader.train, "train"), (dataloader.test, "test")):
-    _loader.dataset.json_file = f"data/sardet100k/Annotations/{_split}.json"
-    _loader.dataset.optical_dir = None
-    _loader.dataset.sar_dir = f"data/sardet100k/Images/{_split}"
+    _loader.dataset = L(load_box_set)(
+        name="sardet100k", split=_split, categories="${model.categories}", keep_empty=_split == "test"
+    )
     _loader.mapper.reader.update(sar_unit_in="amplitude8", sar_unit="amplitude8", sar_channels=3)
 dataloader.evaluator.dataset_name = "sardet100k_test"
 

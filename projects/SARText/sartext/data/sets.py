@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from mmovseg.data.datasets.catalog import DatasetEntry, datasets_root
-from mmovseg.data.datasets.coco_boxes import BadBoxes, load_coco_boxes
+from mmovseg.data.datasets.coco_boxes import BadBoxes, load_box_set
 from mmovseg.data.datasets.folders import load_pair_folder
 from mmovseg.data.datasets.layouts import Facts, Layout, find_layout, missing_message
 from mmovseg.data.sample import DatasetDict
@@ -317,8 +317,8 @@ def _load(known: TextSet, split: str, base: Path, keep_empty: bool, bad_boxes: B
         return load_pair_folder(folders["optical"], folders["sar"])
     if known.kind == "captions":
         return load_caption_jsonl(texts, role="optical", split=split)
-    return load_coco_boxes(
-        texts, categories=known.categories, sar_dir=folders["sar"], keep_empty=keep_empty, bad_boxes=bad_boxes
+    return load_box_set(
+        known.name, split, categories=known.categories, root=base, keep_empty=keep_empty, bad_boxes=bad_boxes
     )
 
 
