@@ -83,7 +83,7 @@ def find_scenes(roots: Sequence[Path]) -> dict[str, dict[str, Path]]:
     """Return scene -> role -> file of whole scenes; empty if the source has none.
 
     Raises:
-        UserError: a scene has no label or lacks an amplitude.
+        UserError: a scene has no label, or that of two scenes, or lacks an amplitude.
     """
     files = sorted(path for root in roots for path in root.rglob("*.tif*") if "__MACOSX" not in path.parts)
     scenes: dict[str, dict[str, Path]] = {}
@@ -95,9 +95,15 @@ def find_scenes(roots: Sequence[Path]) -> dict[str, dict[str, Path]]:
         folder = next(iter(roles.values())).parent
         labels = [path for end in ("_gt_modify", "_gt") for path in files if path.stem.lower().endswith(end)]
         here = [path for path in labels if path.parent == folder]
-        if not here:
+        known = {path: _SCENE.match(path.stem) for path in here}
+        own = [path for path in here if (found := known[path]) and found[1].lower() == name]
+        unnamed = [path for path in here if not known[path]]
+        if not own + unnamed:
             raise UserError(f"folder '{folder}' has renderings of the scene '{name}' but no label *_gt_modify.tiff")
-        roles["label"] = here[0]
+        roles["label"] = (own + unnamed)[0]
+        twice = [other for other in scenes if other != name and scenes[other].get("label") == roles["label"]]
+        if twice:
+            raise UserError(f"'{roles['label']}' could be the label of '{twice[0]}' and of '{name}'; name it after one")
         _check_amplitudes(roles, f"scene '{name}' in '{folder}'")
     return scenes
 

@@ -78,6 +78,23 @@ def test_air_tiles_keep_their_split(run, tmp_path, monkeypatch):
     assert len(get_dataset("air_polsar_test", view="vv_amp", regions=["gz"])) == 2
 
 
+def test_air_scenes_in_one_folder_keep_their_own_labels(run, tmp_path):
+    public.write_air_polsar(tmp_path / "source")
+    folder = tmp_path / "source/AIR-PolSAR-Seg-2.0"
+    for name in ("SH", "GZ"):
+        for path in (folder / name / "modified").iterdir():
+            path.rename(folder / "BJ/modified" / path.name)
+    assert run("air_polsar", "--tile-size", 32)[0] == 0
+    root, scenes = tmp_path / "sets/air_polsar", public.air_scenes()
+    for path in root.glob("*/label/*_r00000_c00000.png"):
+        np.testing.assert_array_equal(pixels(path), scenes[path.stem[:2]].label[:32, :32])
+    for name in ("sh", "gz"):
+        (folder / f"BJ/modified/{name}_gt_modify.tiff").unlink()
+    assert "has renderings of the scene 'gz' but no label" in run("air_polsar", "--tile-size", 32)[2]
+    (folder / "BJ/modified/bj_gt_modify.tiff").rename(folder / "BJ/modified/all_gt_modify.tiff")
+    assert "all_gt_modify.tiff' could be the label of 'bj' and of 'gz'" in run("air_polsar", "--tile-size", 32)[2]
+
+
 def test_air_faults_are_explained(run, tmp_path):
     (tmp_path / "source").mkdir()
     assert "neither scenes" in run("air_polsar")[2]
@@ -247,6 +264,16 @@ def test_whu_follows_the_division(run, tmp_path):
     division.unlink()
     assert "has no file 'The division of the dataset.txt'" in run("whu_opt_sar", "--tile-size", 32)[2]
     assert "train 16, test 4" in run("whu_opt_sar", "--tile-size", 32, "--random-split")[1]
+
+
+def test_lists_of_another_data_set_are_not_overwritten(run, tmp_path):
+    public.write_whu_opt_sar(tmp_path / "source")
+    foreign = tmp_path / "sets/whu_opt_sar/train.txt"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("p1\n")
+    status, _, err = run("whu_opt_sar", "--tile-size", 32)
+    assert status == 2 and "train.txt' is not of this script and would be lost" in err
+    assert foreign.read_text() == "p1\n" and len(list(foreign.parent.iterdir())) == 1
 
 
 def test_values_of_more_than_8_bits_need_a_range(run, tmp_path):

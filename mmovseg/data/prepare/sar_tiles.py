@@ -17,7 +17,7 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from mmovseg.data.prepare.cli import prepare_parser
-from mmovseg.data.prepare.jobs import TileJob, prepare_dataset
+from mmovseg.data.prepare.jobs import RUN_FILE, TileJob, prepare_dataset
 from mmovseg.data.prepare.labels import LabelCode
 from mmovseg.data.prepare.rasters import Layer, read_layer, read_size
 from mmovseg.data.prepare.splits import read_split_list, split_by_share
@@ -281,8 +281,11 @@ def write_splits(
     """Make the tiles, write ``train.txt`` and ``test.txt`` beside them, and return one line that says what was done.
 
     Raises:
-        UserError: see `prepare_dataset`.
+        UserError: see `prepare_dataset`, or the folder is another data set's, with lists of its own.
     """
+    foreign = [path for path in (root / f"{split}.txt" for split in splits) if path.is_file()]
+    if foreign and not (root / RUN_FILE).is_file():
+        raise UserError(f"'{foreign[0]}' is not of this script and would be lost; choose another --output")
     jobs = [
         TileJob(split, tile.stem, recipe.folders(tile.files), partial(recipe.make, tile))
         for split, tiles in splits.items()

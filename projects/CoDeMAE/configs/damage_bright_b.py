@@ -69,7 +69,7 @@ _train = L(build_train_loader)(
             L(RandomCrop)(size=512),
             L(FixedSizePad)(size=512),
             L(RandomFlip)(vertical=True),
-            L(RandomRotate90)(),
+            L(RandomRotate90)(),  # 0 to 3 quarters; the release's 1 to 3 never leave a crop as it is
         ],
         # The release jitters either image with probability 0.8, by itself; how much is not known. Grey has no colour.
         optical_photometric=L(OpticalJitter)(prob=0.8),

@@ -1,7 +1,7 @@
 """Linear probe on WHU-OPT-SAR, HiViT-B, 10 shots a class: which classes cover at least a tenth of the image.
 
-``<datasets>/whu_opt_sar`` holds ``{train,test}.txt``, ``RGB/``, ``SAR/`` and ``Label/`` (PNG, 0 = background, which is
-no answer, then the seven classes).
+``<datasets>/whu_opt_sar_pairs`` holds ``{train,test}.txt``, ``RGB/``, ``SAR/`` and ``Label/`` (PNG, 0 = background, which
+is no answer, then the seven classes). It is not what datasets/prepare_whu_opt_sar.py makes, which has no optical images.
 """
 
 from mmovseg.config import LazyCall as L
@@ -19,9 +19,9 @@ _vocabulary = L(vocabulary_from_names)(names="background, farmland, city, villag
 _labels = L(MultiHot)(vocabulary=_vocabulary, min_share=0.1, ignored=["background"])
 
 model.update(_data.norms.whu)
-dataloader.train.dataset.dataset = L(load_listed_pairs)(folder="whu_opt_sar", split="train", labels="raster")
+dataloader.train.dataset.dataset = L(load_listed_pairs)(folder="whu_opt_sar_pairs", split="train", labels="raster")
 dataloader.train.dataset.labels = L(RasterLabels)(rule=_labels, reader=_data.reader8)
-dataloader.test.dataset = L(load_listed_pairs)(folder="whu_opt_sar", split="test", labels="raster")
+dataloader.test.dataset = L(load_listed_pairs)(folder="whu_opt_sar_pairs", split="test", labels="raster")
 dataloader.train.mapper.labels = dataloader.test.mapper.labels = _labels
 dataloader.evaluator.dataset_name = "whu_opt_sar_test"
 dataloader.evaluator.classes = L(multi_hot_classes)(vocabulary=_vocabulary, ignored=["background"])

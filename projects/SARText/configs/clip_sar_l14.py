@@ -5,6 +5,7 @@
 The recipe is SARVLM's (an independent project with the same stages; the authors of SAR-TEXT state none): 10 epochs of
 128 images on each of 8 GPUs, rate 5e-5. Its warm-up of 1,000 steps is for 1M pairs; here it is a tenth of the steps.
 The batch of 1,024 is that of all GPUs together; without `--num-gpus` one would have to hold it.
+Steps are for HRSID, the data of the config: 10 * images / 1,024 for others (1,330 for the 136,584 of SAR-TEXT).
 """
 
 from mmovseg.config import get_config
@@ -18,6 +19,6 @@ model.weights = "output/sartext/clip_optical_l14/model_final.safetensors"
 dataloader.train.batch_size = 1024
 optimizer.base_lr = 5e-5
 optimizer.weight_decay = 0.01
-lr_multiplier.warmup_iters = 133
-train.max_iter = 1330  # 1,330 it * 1,024 im/it / 136,584 im (SAR-TEXT's; set it to yours) = 10 epochs
+lr_multiplier.warmup_iters = 4
+train.max_iter = 36  # 36 it * 1,024 im/it / 3,642 im = 10 epochs
 train.output_dir = "output/sartext/clip_sar_l14"
