@@ -83,11 +83,12 @@ class Vocabulary:
         return self.subset(self.seen_ids)
 
     def find(self, name: str) -> int | None:
-        """Return the index of the class whose name or synonym is `name` (case is ignored), or None."""
+        """Return the index of the class whose name, else whose synonym, is `name` (case is ignored), or None."""
         wanted = name.strip().casefold()
-        for index, entry in enumerate(self.classes):
-            if wanted in (word.casefold() for word in (entry.name, *entry.synonyms)):
-                return index
+        for words in ([(entry.name,) for entry in self.classes], [entry.synonyms for entry in self.classes]):
+            for index, known in enumerate(words):
+                if wanted in (word.strip().casefold() for word in known):
+                    return index
         return None
 
     def to_dict(self) -> dict[str, object]:
@@ -164,7 +165,10 @@ def _parse(content: object, source: str) -> Vocabulary:
         if not isinstance(synonyms, list) or not all(isinstance(word, str) for word in synonyms):
             raise UserError(f"vocabulary file '{source}': the synonyms of '{item['name']}' must be a list of names")
         chosen = _color(item.get("color", color), item["name"], source)
-        entries.append(ClassEntry(item["name"], tuple(synonyms), chosen, bool(item.get("seen", True))))
+        seen = item.get("seen", True)
+        if not isinstance(seen, bool):
+            raise UserError(f"vocabulary file '{source}': seen of '{item['name']}' must be true or false, not {seen!r}")
+        entries.append(ClassEntry(item["name"], tuple(synonyms), chosen, seen))
     return Vocabulary(name=str(content.get("name", Path(source).stem)), classes=tuple(entries), source=source)
 
 
