@@ -34,6 +34,22 @@ def assert_same_state(
     assert worst <= atol, f"{worst_key} differs by {worst:g}, more than {atol:g}"
 
 
+@torch.no_grad()
+def assert_scored_as_alone(model: nn.Module, inputs: Sequence[ModelInput], *, atol: float = 1e-5) -> None:
+    """Fail unless a model scores inputs of any size in one batch as it scores each by itself, in their order.
+
+    Args:
+        model: in evaluation mode, answers with `sem_seg`.
+        inputs: at least two.
+        atol: by which scores may differ.
+    """
+    together = model(inputs)
+    assert len(together) == len(inputs)
+    for item, found in zip(inputs, together, strict=True):
+        alone = model([item])[0]["sem_seg"]
+        torch.testing.assert_close(found["sem_seg"], alone, atol=atol, rtol=0)
+
+
 def tiny_vocabulary(seen: int = 3, unseen: int = 2, *, name: str = "clean") -> Vocabulary:
     """Return a vocabulary of invented words, seen first, each with one synonym (`lake` and `lake area`)."""
     words = ("meadow", "forest", "desert", "city", "lake", "street", "harbour", "glacier", "orchard", "quarry")

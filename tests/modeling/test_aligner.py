@@ -329,6 +329,18 @@ def test_global_embedding_is_the_mean_of_valid_patches_or_the_class_token():
     torch.testing.assert_close(model(inputs)[1]["student_global"]["block2"], tokens["block2"][1])
 
 
+def test_features_of_an_image_do_not_depend_on_the_others_of_its_batch():
+    inputs = paired_inputs(4)
+    for key in ("image_clear", "sar", "sar_valid"):
+        inputs[1][key] = inputs[1][key].repeat(*[1] * (inputs[1][key].ndim - 2), 2, 2)
+    del inputs[2]["image_clear"]
+    model = make_aligner().eval()
+    together, alone = model(inputs), [model([item])[0] for item in inputs]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert together[1]["patch_valid"].shape == (8, 8) and "teacher" not in together[2]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

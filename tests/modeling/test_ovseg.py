@@ -179,7 +179,6 @@ def test_parameter_counts(model):
     ("spoil", "words"),
     [
         (lambda items: items[0].pop("vocabulary"), "class names"),
-        (lambda items: items[0].pop("sar"), "lack 'sar'"),
         (lambda items: _drop_all(items), "neither"),
         (lambda items: items[0].update(vocabulary=VOCABULARY.seen_subset()), "different vocabularies"),
     ],

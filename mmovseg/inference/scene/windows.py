@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +19,7 @@ from mmovseg.inference.predictor import Predictor
 from mmovseg.inference.scene.options import Precision
 from mmovseg.inference.scene.rasters import WindowData
 from mmovseg.modeling.fusion.released import CostAggregationHead
-
-_KINDS: tuple[Modality, ...] = ("both", "optical", "sar")
+from mmovseg.modeling.meta_arch.batching import answer_alike
 
 
 class WindowModel:
@@ -73,20 +73,19 @@ class WindowModel:
         Raises:
             UserError: scores are not finite.
         """
-        kinds = [self.kind(window) for window in windows]
-        answers: list[Tensor | None] = [None] * len(windows)
-        for kind in _KINDS:  # batches hold one kind each; which windows go together depends on the data alone
-            chosen = [index for index, found in enumerate(kinds) if found == kind]
-            if not chosen:
-                continue
-            items = [self._item(windows[index], kind) for index in chosen]
-            with self._precision():
-                predictions = self.model(items)
-            scores = [cast(Tensor, prediction["sem_seg"]).float() for prediction in predictions]
-            self._check_finite(scores)
-            for index, found in zip(chosen, scores, strict=True):
-                answers[index] = _fit(found, size)
-        return answers
+        kinds = {index: kind for index, window in enumerate(windows) if (kind := self.kind(window)) is not None}
+        items = [self._item(windows[index], kind) for index, kind in kinds.items()]
+        # whatever the model: batches hold one kind each, and which windows go together depends on the data alone
+        scores = answer_alike(items, partial(self._score, size=size)) if items else []
+        found = dict(zip(kinds, scores, strict=True))
+        return [found.get(index) for index in range(len(windows))]
+
+    def _score(self, items: Sequence[ModelInput], *, size: tuple[int, int] | None) -> list[Tensor]:
+        with self._precision():
+            predictions = self.model(items)
+        scores = [cast(Tensor, prediction["sem_seg"]).float() for prediction in predictions]
+        self._check_finite(scores)
+        return [_fit(found, size) for found in scores]
 
     def _check_finite(self, scores: Sequence[Tensor]) -> None:
         """Refuse NaN, which would win everywhere as the first class does; one sum a window is quick to look at."""

@@ -23,7 +23,7 @@ from mmovseg.layers.queue import FeatureQueue
 from mmovseg.modeling.backbone import TimmEncoder
 from mmovseg.modeling.losses import OTHER_BATCH, info_nce, patch_regression
 from mmovseg.modeling.meta_arch.auxiliary import auxiliary_losses
-from mmovseg.modeling.meta_arch.batching import batch_view
+from mmovseg.modeling.meta_arch.batching import answer_alike, batch_view
 
 TokenKind = Literal["patch", "global"]
 Negatives = Literal["all", "other_images"]
@@ -149,12 +149,10 @@ class PatchAligner(nn.Module):
         Raises:
             UserError: a view is missing, or there is nothing to contrast with.
         """
-        student = self._encode(batched_inputs, self.student, self.student_view, self.student_norm, needed=True)
-        assert student is not None
-        teacher = self._teach(batched_inputs, student)
-        valid = student.valid if teacher is None else student.valid & teacher.valid
         if not self.training:
-            return _as_list(student, teacher, valid, self.global_pool, self.student.patch_size)
+            views = (self.student_view, self.teacher_view)
+            return answer_alike(batched_inputs, self._answers, keys=views, multiple=self.student.patch_size)
+        student, teacher, valid = self._features(batched_inputs)
         assert teacher is not None
         if self.log_temperature is not None:
             with torch.no_grad():  # the parameter itself, as CLIP does: a clamped value would have no way back
@@ -171,6 +169,16 @@ class PatchAligner(nn.Module):
         return losses | auxiliary_losses(self.student)
 
     # ------------------------------------------------------------------ features
+
+    def _answers(self, inputs: Sequence[ModelInput]) -> list[dict[str, Any]]:
+        return _as_list(*self._features(inputs), self.global_pool, self.student.patch_size)
+
+    def _features(self, inputs: Sequence[ModelInput]) -> tuple[_Features, _Features | None, Tensor]:
+        """Return what the student and, if there is one, the teacher say, and which patches both see, (N, h, w) bool."""
+        student = self._encode(inputs, self.student, self.student_view, self.student_norm, needed=True)
+        assert student is not None
+        teacher = self._teach(inputs, student)
+        return student, teacher, student.valid if teacher is None else student.valid & teacher.valid
 
     def _teach(self, inputs: Sequence[ModelInput], student: _Features) -> _Features | None:
         """Run the teacher, or take what it once said. None only in evaluation mode."""

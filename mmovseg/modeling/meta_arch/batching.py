@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from mmovseg.data.sample import IGNORE_LABEL, ModelInput
+from mmovseg.data.sample import IGNORE_LABEL, Modality, ModelInput
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import pad_to_multiple
 from mmovseg.layers.norm import PixelNorm, SourceNorm
+
+Answer = TypeVar("Answer")
+
+RASTER_KEYS: dict[Modality, tuple[str, ...]] = {"both": ("image", "sar"), "optical": ("image",), "sar": ("sar",)}
+"""What a model of a modality reads of its inputs."""
 
 
 @dataclass
@@ -30,6 +36,46 @@ class View:
     x: Tensor
     valid: Tensor | None
     seen: Tensor | None = None
+
+
+def answer_alike(
+    inputs: Sequence[ModelInput],
+    answer: Callable[[Sequence[ModelInput]], Sequence[Answer]],
+    *,
+    keys: Sequence[str] = RASTER_KEYS["both"],
+    multiple: int = 1,
+) -> list[Answer]:
+    """Ask a model about inputs of any size and modality, so that no answer depends on what else is in the batch.
+
+    Those go together that have the same rasters and, once padded, the same sizes. In one batch the smaller ones would
+    be padded to the largest: encoders attend to padding, and positions are resampled to the grid of the padded image.
+    Inputs that are all alike are asked about as they come.
+
+    Args:
+        inputs: of one batch.
+        answer: inputs that are alike -> one answer each.
+        keys: rasters that the model reads, ``image``, ``sar``, ...
+        multiple: both sides are padded to a multiple of it.
+
+    Returns:
+        One answer an input, in their order.
+    """
+    groups: dict[tuple[tuple[int, ...] | None, ...], list[int]] = {}
+    for index, item in enumerate(inputs):
+        groups.setdefault(tuple(_padded_size(item, key, multiple) for key in keys), []).append(index)
+    if len(groups) < 2:
+        return list(answer(inputs))
+    found: dict[int, Answer] = {}
+    for places in groups.values():
+        found.update(zip(places, answer([inputs[place] for place in places]), strict=True))
+    return [found[index] for index in range(len(inputs))]
+
+
+def _padded_size(item: ModelInput, key: str, multiple: int) -> tuple[int, ...] | None:
+    if key not in item:
+        return None
+    # plain numbers also under a tracer
+    return tuple(-(-int(side) // multiple) for side in item[key].shape[-2:])  # type: ignore[literal-required]
 
 
 def batch_view(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -15,7 +16,7 @@ from mmovseg.layers.conv import resize
 from mmovseg.layers.distributed import world_size
 from mmovseg.layers.norm import PixelNorm
 from mmovseg.modeling.clip import OpenCLIPEncoder
-from mmovseg.modeling.meta_arch.batching import batch_view, shared_vocabulary
+from mmovseg.modeling.meta_arch.batching import answer_alike, batch_view, shared_vocabulary
 from mmovseg.modeling.open_clip_models import limit_logit_scale
 from mmovseg.modeling.text.tokenizer import tokenize
 
@@ -44,17 +45,27 @@ class CLIPPretrainer(nn.Module):
         Returns:
             ``{"loss_contrastive": 0-d}`` in training; else per image ``sem_seg`` (K, height, width), cosines.
         """
-        view = batch_view(batched_inputs, "image", "valid", self.norm, self.clip.patch_size)
+        if not self.training:
+            text = self.clip.encode_vocabulary(shared_vocabulary(batched_inputs))
+            return answer_alike(
+                batched_inputs, partial(self._predict, text=text), keys=("image",), multiple=self.clip.patch_size
+            )
+        images = self._images(batched_inputs)
+        tokens = tokenize(self.clip.tokenizer, [item["caption"] for item in batched_inputs]).to(images.device)
+        limit_logit_scale(self.clip.model.logit_scale)
+        image, text, scale = self.clip.model(images, tokens)
+        return {"loss_contrastive": self.loss(image, text, scale)}
+
+    def _images(self, inputs: Sequence[ModelInput]) -> Tensor:
+        view = batch_view(inputs, "image", "valid", self.norm, self.clip.patch_size)
         assert view is not None
-        if self.training:
-            tokens = tokenize(self.clip.tokenizer, [item["caption"] for item in batched_inputs]).to(view.x.device)
-            limit_logit_scale(self.clip.model.logit_scale)
-            image, text, scale = self.clip.model(view.x, tokens)
-            return {"loss_contrastive": self.loss(image, text, scale)}
-        text = self.clip.encode_vocabulary(shared_vocabulary(batched_inputs))
-        dense = torch.nn.functional.normalize(self.clip.encode_image(view.x)["dense"], dim=1)
+        return view.x
+
+    def _predict(self, inputs: Sequence[ModelInput], *, text: Tensor) -> list[Prediction]:
+        images = self._images(inputs)
+        dense = torch.nn.functional.normalize(self.clip.encode_image(images)["dense"], dim=1)
         cosines = torch.einsum("ndhw,kd->nkhw", dense, text)
-        return [_to_prediction(maps, item, view.x.shape) for maps, item in zip(cosines, batched_inputs, strict=True)]
+        return [_to_prediction(maps, item, images.shape) for maps, item in zip(cosines, inputs, strict=True)]
 
 
 def _to_prediction(maps: Tensor, item: ModelInput, padded: torch.Size) -> Prediction:

@@ -24,7 +24,9 @@ from mmovseg.modeling.clip import OpenCLIPEncoder, trainable_elements
 from mmovseg.modeling.fusion import DualEncoderFusionHead, FusionHead, SARText, build_head
 from mmovseg.modeling.meta_arch.auxiliary import auxiliary_losses
 from mmovseg.modeling.meta_arch.batching import (
+    RASTER_KEYS,
     View,
+    answer_alike,
     batch_labels,
     batch_view,
     seen_by_any,
@@ -229,8 +231,8 @@ class MMOVSeg(nn.Module):
             itself. The largest wins in both.
         """
         if not self.training:
-            scores, size = self.raw_scores(batched_inputs)
-            return [self._postprocess(maps, item, size) for maps, item in zip(scores, batched_inputs, strict=True)]
+            shared_vocabulary(batched_inputs)
+            return answer_alike(batched_inputs, self._predict, keys=RASTER_KEYS[self.modality], multiple=self.multiple)
         logits, size = self._logits(batched_inputs)
         target = batch_labels(batched_inputs, self.device)
         # Labels cover the unpadded image, logits the padded one.
@@ -238,11 +240,16 @@ class MMOVSeg(nn.Module):
         encoders = (self.optical_encoder, self.sar_encoder, self.clip_sar_encoder)
         return {"loss_sem_seg": self.head.loss(logits, target), **auxiliary_losses(*encoders)}
 
+    def _predict(self, inputs: Sequence[ModelInput]) -> list[Prediction]:
+        scores, size = self.raw_scores(inputs)
+        return [self._postprocess(maps, item, size) for maps, item in zip(scores, inputs, strict=True)]
+
     def raw_scores(self, batched_inputs: Sequence[ModelInput]) -> tuple[Tensor, tuple[int, int]]:
         """Scores on the head's own grid, for callers that resample or blend themselves.
 
         Args:
-            batched_inputs: as for `forward`.
+            batched_inputs: as for `forward`, but of one size and with the same modalities, or what an image is given
+                depends on the others: all are padded to the largest.
 
         Returns:
             (N, K, h, w) float32 scores as `forward` gives them, and the (height, width) in pixels that they cover: the
@@ -263,12 +270,14 @@ class MMOVSeg(nn.Module):
         """
         was_training = self.training
         self.eval()
-        stages: dict[str, Tensor] = {}
-        self._logits(batched_inputs, stages)
+        found = answer_alike(batched_inputs, self._explain, keys=RASTER_KEYS[self.modality], multiple=self.multiple)
         self.train(was_training)
-        return [
-            {name: value[index].float().cpu() for name, value in stages.items()} for index in range(len(batched_inputs))
-        ]
+        return found
+
+    def _explain(self, inputs: Sequence[ModelInput]) -> list[dict[str, Tensor]]:
+        stages: dict[str, Tensor] = {}
+        self._logits(inputs, stages)
+        return [{name: value[index].float().cpu() for name, value in stages.items()} for index in range(len(inputs))]
 
     def _views(self, inputs: Sequence[ModelInput]) -> tuple[View | None, View | None, View | None]:
         """Batch CLIP's raster, optical for the dense encoder, and SAR, according to `modality` and what is there."""

@@ -10,7 +10,7 @@ from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.modeling.losses import lovasz_softmax, pixel_cross_entropy
 from mmovseg.projects.codemae.modeling.damage import ChangeDetector, ChangeHead, ResidualBlock
 from mmovseg.projects.codemae.modeling.hivit import HiViT
-from mmovseg.testing.checks import random_inputs
+from mmovseg.testing.checks import assert_scored_as_alone, random_inputs
 
 DAMAGE, CHANGE = closed_vocabulary("building_damage"), closed_vocabulary("change")
 NORMS = {
@@ -163,6 +163,10 @@ def test_windows_cut_both_dates():
         for key in ("image", "sar", "valid", "sar_valid"):
             part[key] = part[key][..., 16:, 16:32]
         assert torch.allclose(found, whole([part])[0]["sem_seg"], atol=1e-5)
+
+
+def test_a_pair_is_scored_alike_alone_and_in_any_batch():
+    assert_scored_as_alone(detector().eval(), pairs((32, 32), (64, 40), (32, 32)))
 
 
 def test_norms_can_differ_by_event():

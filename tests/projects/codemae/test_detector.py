@@ -72,6 +72,17 @@ def test_detections_lie_in_the_original_image(detector, height, width):
     assert float(boxes.min()) >= 0 and float(boxes[:, 2].max()) <= 3 * width and float(boxes[:, 3].max()) <= 2 * height
 
 
+def test_objects_do_not_depend_on_the_other_images_of_a_batch(detector):
+    detector.eval()
+    items = [item(), item(96, 128), item(64, 60), item()]
+    with torch.no_grad():
+        together, alone = detector(items), [detector([one])[0] for one in items]
+    for one, other in zip(together, alone, strict=True):
+        found, expected = one["instances"], other["instances"]
+        torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-3, rtol=0)
+        torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=0)
+
+
 def test_padding_and_pixels_without_data_are_the_mean(detector):
     given = item(8, 10)
     given["sar"][:, 0, 0] = float("nan")

@@ -365,6 +365,18 @@ def test_evaluation_reads_sar_where_it_is_and_gives_optical_beside_it():
     torch.testing.assert_close(both[1]["student_global"]["tokens"], mean)
 
 
+def test_features_of_an_image_do_not_depend_on_the_others_of_its_batch():
+    model, inputs = make_pretrainer(features=("tokens", "p4")).eval(), make_pairs(4)
+    for key in ("image", "sar"):
+        inputs[1][key] = inputs[1][key].repeat(1, 2, 2)
+    del inputs[2]["image"]
+    with torch.no_grad():
+        together, alone = model(inputs), [model([item])[0] for item in inputs]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert together[1]["patch_valid"].shape == (8, 8) and "teacher" not in together[2]
+
+
 @pytest.mark.parametrize("share_encoder", [True, False])
 def test_evaluation_computes_the_pyramid_only_where_it_is_read(monkeypatch, share_encoder):
     runs = []

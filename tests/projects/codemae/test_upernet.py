@@ -10,7 +10,7 @@ from mmovseg.layers.norm import PixelNorm
 from mmovseg.projects.codemae.modeling.hivit import HiViT
 from mmovseg.projects.codemae.modeling.segmentor import EncoderSegmentor
 from mmovseg.projects.codemae.modeling.upernet import ConvHead, UPerNetHead, make_norm
-from mmovseg.testing.checks import random_inputs
+from mmovseg.testing.checks import assert_scored_as_alone, random_inputs
 
 CLASSES = closed_vocabulary("miniearth")
 SHAPES = {"p2": (8, 2), "p4": (12, 4), "p8": (16, 8), "p16": (16, 16)}
@@ -134,12 +134,9 @@ def test_losses_start_near_chance_and_the_auxiliary_one_is_weighted():
     assert "loss_auxiliary" not in segmentor(auxiliary=None).train()(inputs)
 
 
-def test_an_image_is_scored_alike_alone_and_in_a_batch_of_its_size():
-    model, inputs = segmentor().eval(), random_inputs(CLASSES, ((40, 24), (40, 24)))
-    with torch.no_grad():
-        together, alone = model(inputs), [model([item])[0] for item in inputs]
-    for one, other in zip(together, alone, strict=True):
-        assert torch.allclose(one["sem_seg"], other["sem_seg"], atol=1e-5)
+@pytest.mark.parametrize("sizes", [((40, 24), (40, 24)), ((40, 24), (64, 64), (32, 32), (40, 24))])
+def test_an_image_is_scored_alike_alone_and_in_any_batch(sizes):
+    assert_scored_as_alone(segmentor("both").eval(), random_inputs(CLASSES, sizes))
 
 
 def test_one_window_of_the_whole_image_is_the_whole_image():

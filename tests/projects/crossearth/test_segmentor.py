@@ -13,7 +13,7 @@ from mmovseg.projects.crossearth.modeling.descriptors import SARDescriptors
 from mmovseg.projects.crossearth.modeling.feature_cache import MOST_VERSIONS, FeatureCache
 from mmovseg.projects.crossearth.modeling.moe_encoder import MoEEncoder
 from mmovseg.projects.crossearth.modeling.segmentor import SARSegmentor
-from mmovseg.testing.checks import assert_same_state, random_inputs, tiny_vocabulary
+from mmovseg.testing.checks import assert_same_state, assert_scored_as_alone, random_inputs, tiny_vocabulary
 
 CLASSES = tiny_vocabulary(3, 0)
 NORM = PixelNorm(mean=[-15.0], std=[4.0])
@@ -161,6 +161,16 @@ def test_choices_of_experts_come_with_each_image():
     assert all(int(counts.sum()) == 4 * 5 for answer in cut for counts in answer["expert_counts"].values())
     dense = model(moe(num_experts=None)).eval()
     assert "expert_counts" not in dense(items)[0]
+
+
+@pytest.mark.parametrize("head", [MASKS, {"name": "LinearHead"}])
+def test_an_image_is_scored_alike_alone_and_in_any_batch(head):
+    whole, items = model(head=head).eval(), inputs((16, 16), (24, 32), (14, 15), (24, 32))
+    assert_scored_as_alone(whole, items)
+    with torch.no_grad():
+        for item, found in zip(items, whole(items), strict=True):
+            alone = whole([item])[0]["expert_counts"]
+            assert all(torch.equal(counts, alone[block]) for block, counts in found["expert_counts"].items())
 
 
 def counted(whole):

@@ -10,6 +10,7 @@ Shapes: N pairs, C channels, K classes; h, w is the grid of the finest level.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast, get_args
 
 import torch
@@ -24,7 +25,7 @@ from mmovseg.errors import UserError
 from mmovseg.layers.conv import resize
 from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.modeling.losses import lovasz_softmax, pixel_cross_entropy
-from mmovseg.modeling.meta_arch.batching import batch_labels, batch_view
+from mmovseg.modeling.meta_arch.batching import RASTER_KEYS, answer_alike, batch_labels, batch_view
 from mmovseg.modeling.meta_arch.closed_set import ClosedSetModel, build_part, on_padded
 from mmovseg.projects.codemae.modeling.encoder import MaskedEncoder, Sensor
 from mmovseg.projects.codemae.modeling.upernet import NormKind, by_stride, classifier, make_norm
@@ -187,13 +188,16 @@ class ChangeDetector(ClosedSetModel):
         Raises:
             UserError: an input lacks a date or has another number of channels, or see `ClosedSetModel`.
         """
+        if not self.training:
+            predict = partial(self._predict, asked=self._asked(batched_inputs))
+            return answer_alike(batched_inputs, predict, keys=RASTER_KEYS[self.modality], multiple=self.multiple)
         views = self._views(batched_inputs)
-        if self.training:
-            self._check_training(batched_inputs)
-            target = on_padded(batch_labels(batched_inputs, self.device), views[0])
-            return self._losses(self._score(views), target)
-        asked = self._asked(batched_inputs)
-        return [self._prediction(scores, asked) for scores in self._score_each(views, batched_inputs)]
+        self._check_training(batched_inputs)
+        target = on_padded(batch_labels(batched_inputs, self.device), views[0])
+        return self._losses(self._score(views), target)
+
+    def _predict(self, inputs: Sequence[ModelInput], *, asked: list[int]) -> list[Prediction]:
+        return [self._prediction(scores, asked) for scores in self._score_each(self._views(inputs), inputs)]
 
     def _losses(self, scores: Tensor, target: Tensor) -> dict[str, Tensor]:
         classes = len(self.vocabulary)

@@ -14,7 +14,7 @@ from mmovseg.checkpoint.contract import InputContract
 from mmovseg.data.sample import ModelInput
 from mmovseg.errors import UserError
 from mmovseg.layers.norm import PixelNorm, SourceNorm
-from mmovseg.modeling.meta_arch.batching import batch_view
+from mmovseg.modeling.meta_arch.batching import answer_alike, batch_view
 from mmovseg.projects.codemae.modeling.encoder import Sensor
 
 _KEYS: dict[str, tuple[str, str]] = {"optical": ("image", "valid"), "sar": ("sar", "sar_valid")}
@@ -88,11 +88,17 @@ class Detector(GeneralizedRCNN):
         Raises:
             UserError: the raster or, in training, the objects are missing, or a class is none of the categories.
         """
-        if self.training:
-            for item in batched_inputs:
-                self._check_objects(item)
-        answer: dict[str, Tensor] | list[dict[str, object]] = super().forward(list(batched_inputs))
-        return answer
+        if not self.training:
+            key, _ = _KEYS[self.sensor]
+            return answer_alike(batched_inputs, self._detect, keys=(key,), multiple=self.size_multiple)
+        for item in batched_inputs:
+            self._check_objects(item)
+        losses: dict[str, Tensor] = super().forward(list(batched_inputs))
+        return losses
+
+    def _detect(self, inputs: Sequence[ModelInput]) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = super().forward(list(inputs))
+        return found
 
     def preprocess_image(self, batched_inputs: Sequence[ModelInput]) -> ImageList:
         """Normalise and stack the rasters; padding and pixels without data become 0, the mean."""

@@ -20,7 +20,7 @@ from mmovseg.data.sample import ModelInput
 from mmovseg.errors import UserError
 from mmovseg.layers.conv import masked_mean_pool
 from mmovseg.layers.norm import PixelNorm, SourceNorm
-from mmovseg.modeling.meta_arch.batching import View, batch_view
+from mmovseg.modeling.meta_arch.batching import View, answer_alike, batch_view
 from mmovseg.projects.codemae.losses import (
     ConditionedContrast,
     ContrastSpec,
@@ -162,7 +162,10 @@ class CoDeMAE(nn.Module):
         Raises:
             UserError: a sensor is missing, the images of a pair differ in size, or those of a batch do once padded.
         """
-        return self._losses(batched_inputs) if self.training else self._answers(batched_inputs)
+        if self.training:
+            return self._losses(batched_inputs)
+        keys = tuple(key for key, _ in _KEYS.values())
+        return answer_alike(batched_inputs, self._answers, keys=keys, multiple=self.unit_size)
 
     # ------------------------------------------------------------------ training
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
 from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.modeling.losses import pixel_cross_entropy
-from mmovseg.modeling.meta_arch.batching import batch_labels, batch_view
+from mmovseg.modeling.meta_arch.batching import RASTER_KEYS, answer_alike, batch_labels, batch_view
 from mmovseg.modeling.meta_arch.closed_set import ClosedSetModel, build_part, on_padded
 from mmovseg.projects.codemae.modeling.encoder import MaskedEncoder
 from mmovseg.projects.codemae.modeling.upernet import ConvHead, UPerNetHead
@@ -106,10 +107,10 @@ class EncoderSegmentor(ClosedSetModel):
         Raises:
             UserError: an input lacks a modality, or see `ClosedSetModel`.
         """
-        views = self._views(batched_inputs)
         if not self.training:
-            asked = self._asked(batched_inputs)
-            return [{"sem_seg": scores[asked]} for scores in self._score_each(views, batched_inputs)]
+            predict = partial(self._predict, asked=self._asked(batched_inputs))
+            return answer_alike(batched_inputs, predict, keys=RASTER_KEYS[self.modality], multiple=self.multiple)
+        views = self._views(batched_inputs)
         self._check_training(batched_inputs)
         target = on_padded(batch_labels(batched_inputs, self.device), views[0])
         features = self._encode(views)
@@ -118,6 +119,9 @@ class EncoderSegmentor(ClosedSetModel):
             loss = pixel_cross_entropy(self.auxiliary(features), target)
             losses["loss_auxiliary"] = self.auxiliary_weight * loss
         return losses
+
+    def _predict(self, inputs: Sequence[ModelInput], *, asked: list[int]) -> list[Prediction]:
+        return [{"sem_seg": scores[asked]} for scores in self._score_each(self._views(inputs), inputs)]
 
     def _views(self, inputs: Sequence[ModelInput]) -> list[Tensor]:
         """Return the normalised, padded images of every modality that is read, (N, C, H, W) each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
 from mmovseg.layers.norm import PixelNorm, SourceNorm
 from mmovseg.modeling.meta_arch.auxiliary import auxiliary_losses
-from mmovseg.modeling.meta_arch.batching import batch_labels, batch_view
+from mmovseg.modeling.meta_arch.batching import RASTER_KEYS, answer_alike, batch_labels, batch_view
 from mmovseg.modeling.meta_arch.closed_set import ClosedSetModel, build_part, on_padded
 from mmovseg.projects.crossearth.modeling.feature_cache import FeatureCache
 
@@ -93,17 +94,20 @@ class SARSegmentor(ClosedSetModel):
         Raises:
             UserError: an input has no SAR, or another number of channels, or see `ClosedSetModel`.
         """
+        if not self.training:
+            predict = partial(self._predict, asked=self._asked(batched_inputs))
+            return answer_alike(batched_inputs, predict, keys=RASTER_KEYS[self.modality], multiple=self.multiple)
         views = self._views(batched_inputs)
-        if self.training:
-            self._check_training(batched_inputs)
-            target = on_padded(batch_labels(batched_inputs, self.device), views[0])
-            _, losses = self.head(self._features(views, batched_inputs), target)
-            return {**losses, **auxiliary_losses(self.encoder)}
-        asked = self._asked(batched_inputs)
+        self._check_training(batched_inputs)
+        target = on_padded(batch_labels(batched_inputs, self.device), views[0])
+        _, losses = self.head(self._features(views, batched_inputs), target)
+        return {**losses, **auxiliary_losses(self.encoder)}
+
+    def _predict(self, inputs: Sequence[ModelInput], *, asked: list[int]) -> list[Prediction]:
         finish = getattr(self.head, "as_logits", None)
         predictions: list[Prediction] = []
         self._counts = []
-        for number, scores in enumerate(self._score_each(views, batched_inputs)):
+        for number, scores in enumerate(self._score_each(self._views(inputs), inputs)):
             scores = finish(scores) if finish is not None else scores
             prediction: Prediction = {"sem_seg": scores[asked]}
             counts = self._take_counts(number)
