@@ -87,11 +87,13 @@ def batch_view(
     *,
     bands: Sequence[int] | None = None,
     padding_is_data: bool = False,
+    blank_where_absent: bool = False,
 ) -> View | None:
     """Stack one modality; None when the inputs do not have it.
 
     Padding, nodata and NaN all end as 0 after normalisation (the mean of the training data) and as False in `valid`.
     With `padding_is_data` a padded pixel is in `valid` what it is in `seen`: the encoders see the raster go on.
+    With `blank_where_absent` inputs that lack what others of the batch have count as rasters without any data.
 
     Args:
         inputs: of one batch.
@@ -101,37 +103,25 @@ def batch_view(
         multiple: both sides are padded to a multiple of it.
         bands: 0-based channels to read, in this order; None = all.
         padding_is_data: whether padded pixels count in `valid` as the raster's nearest pixel does.
+        blank_where_absent: whether a part of the batch may lack the modality; it then has ``image`` or ``sar``.
 
     Raises:
-        UserError: only a part of the batch has the modality, a band is asked for that an image does not have, an image
-            has more or fewer channels than constants, or its source has none.
+        UserError: only a part of the batch has the modality and must not, a band is asked for that an image does not
+            have, an image has more or fewer channels than constants, or its source has none.
     """
-    present = [item for item in inputs if key in item]
-    if not present:
+    lacking = [item for item in inputs if key not in item]
+    if len(lacking) == len(inputs):
         return None
-    if len(present) != len(inputs):
-        raise UserError(
-            f"{len(inputs) - len(present)} of {len(inputs)} samples of a batch lack '{key}'; batch them apart"
-        )
-    height = max(item[key].shape[-2] for item in inputs)  # type: ignore[literal-required]
-    width = max(item[key].shape[-1] for item in inputs)  # type: ignore[literal-required]
-    device = norm.device
-    images, masks = [], []
-    for item in inputs:
-        image: Tensor = item[key]  # type: ignore[literal-required]
-        if bands is not None:
-            image = _select_bands(image, bands, item, key)
-        item_norm = _norm_for(norm, item, image, key)
-        image = image.to(device, non_blocking=True)
-        given: Tensor | None = item.get(valid_key)  # type: ignore[assignment]
-        mask = torch.ones(image.shape[-2:], dtype=torch.bool) if given is None else given
-        mask = mask.to(device)
-        if image.is_floating_point():
-            mask = mask & torch.isfinite(image).all(dim=0)
-            image = torch.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
-        pad = (0, width - image.shape[-1], 0, height - image.shape[-2])
-        images.append(torch.nn.functional.pad(item_norm(image, mask), pad))
-        masks.append(mask)
+    if lacking and not blank_where_absent:
+        name = lacking[0].get("file_name", "?")
+        raise UserError(f"{len(lacking)} of {len(inputs)} samples of a batch lack '{key}', the first of them '{name}'")
+    read = [_read(item, key, valid_key, norm, bands) if key in item else None for item in inputs]
+    channels = next(len(pair[0]) for pair in read if pair is not None)
+    pairs = [pair or _blank(item, channels, norm.device) for pair, item in zip(read, inputs, strict=True)]
+    masks = [mask for _, mask in pairs]
+    height, width = (max(mask.shape[side] for mask in masks) for side in range(2))
+    pads = [(0, width - mask.shape[1], 0, height - mask.shape[0]) for mask in masks]
+    images = [torch.nn.functional.pad(image, pad) for (image, _), pad in zip(pairs, pads, strict=True)]
     x = pad_to_multiple(torch.stack(images), multiple)
     size = (x.shape[-2], x.shape[-1])
     holes = not all(bool(mask.all()) for mask in masks)
@@ -143,6 +133,31 @@ def batch_view(
     pads = [(0, size[1] - mask.shape[1], 0, size[0] - mask.shape[0]) for mask in masks]
     valid = torch.stack([torch.nn.functional.pad(mask, pad) for mask, pad in zip(masks, pads, strict=True)])
     return View(x, valid[:, None], seen)
+
+
+def _read(
+    item: ModelInput, key: str, valid_key: str, norm: PixelNorm | SourceNorm, bands: Sequence[int] | None
+) -> tuple[Tensor, Tensor]:
+    """Return a raster normalised, (C, h, w), and where it has data, (h, w) bool."""
+    image: Tensor = item[key]  # type: ignore[literal-required]
+    if bands is not None:
+        image = _select_bands(image, bands, item, key)
+    item_norm = _norm_for(norm, item, image, key)
+    image = image.to(norm.device, non_blocking=True)
+    given: Tensor | None = item.get(valid_key)  # type: ignore[assignment]
+    mask = torch.ones(image.shape[-2:], dtype=torch.bool) if given is None else given
+    mask = mask.to(norm.device)
+    if image.is_floating_point():
+        mask = mask & torch.isfinite(image).all(dim=0)
+        image = torch.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0)
+    return item_norm(image, mask), mask
+
+
+def _blank(item: ModelInput, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what `_read` makes of a raster without any data, of the size of the one that the item has."""
+    height, width = (item["image"] if "image" in item else item["sar"]).shape[-2:]
+    mask = torch.zeros(height, width, dtype=torch.bool, device=device)
+    return torch.zeros(channels, height, width, device=device), mask
 
 
 def _continue(mask: Tensor, size: tuple[int, int]) -> Tensor:

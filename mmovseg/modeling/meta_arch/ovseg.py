@@ -46,7 +46,8 @@ class MMOVSeg(nn.Module):
     One documented branch for an absent modality: a modality whose key is missing from the inputs, or that `modality`
     switches off, contributes nothing to f_d, and without optical input the dense similarity stands in for CLIP's
     (see `DualEncoderFusionHead` and `CostAggregationHead`). The same holds place by place where the pixels of a
-    modality hold no data (`valid`, `sar_valid`, NaN): an image without any gives the scores of an absent one.
+    modality hold no data (`valid`, `sar_valid`, NaN): an image without any gives the scores of an absent one. A key may
+    be missing from a part of a batch: at test those inputs are scored apart, in training their raster is blank.
 
     Args:
         clip: image and text encoder.
@@ -282,7 +283,15 @@ class MMOVSeg(nn.Module):
     def _views(self, inputs: Sequence[ModelInput]) -> tuple[View | None, View | None, View | None]:
         """Batch CLIP's raster, optical for the dense encoder, and SAR, according to `modality` and what is there."""
         use_optical, use_sar = self.modality != "sar", self.modality != "optical"
-        view = partial(batch_view, inputs, multiple=self.multiple, padding_is_data=self.head.padding_is_data)
+        self._check_rasters(inputs)
+        # In training a modality that a part of the batch lacks is blank there, which gives the scores of an absent one.
+        view = partial(
+            batch_view,
+            inputs,
+            multiple=self.multiple,
+            padding_is_data=self.head.padding_is_data,
+            blank_where_absent=True,
+        )
         of_sar = self.clip_input == "sar"
         keys = ("sar", "sar_valid") if of_sar else ("image", "valid")
         use_clip = use_sar if of_sar else use_optical
@@ -292,15 +301,23 @@ class MMOVSeg(nn.Module):
             assert self.optical_norm is not None
             for_dense = view("image", "valid", self.optical_norm)
         sar = view("sar", "sar_valid", self.sar_norm) if use_sar and self.sar_norm is not None else None
-        if for_clip is None and for_dense is None and sar is None:
-            wanted = "no 'sar'" if of_sar and self.optical_encoder is None else "neither 'image' nor 'sar'"
-            raise UserError(f"modality '{self.modality}' finds {wanted} in the input '{_name(inputs)}'")
         _check_sizes(for_dense if of_sar else for_clip, for_clip if of_sar and sar is None else sar, inputs)
         # While training every weight must get a gradient, which a group of processes waits for.
         if self.training:
             return for_clip, for_dense, sar
         for_clip, for_dense, sar = without_blank(for_clip, for_dense, sar)
         return for_clip, for_dense, sar
+
+    def _check_rasters(self, inputs: Sequence[ModelInput]) -> None:
+        """Raise `UserError` unless every input has a raster that is read for more than `sar_text`."""
+        of_sar = self.clip_input == "sar"
+        optical = not of_sar or self.optical_encoder is not None
+        read = {"image": optical, "sar": of_sar or self.sar_norm is not None}
+        keys = [key for key in RASTER_KEYS[self.modality] if read[key]]
+        for item in inputs:
+            if not any(key in item for key in keys):
+                wanted = "neither 'image' nor 'sar'" if optical else "no 'sar'"
+                raise UserError(f"modality '{self.modality}' finds {wanted} in the input '{_name([item])}'")
 
     def _logits(
         self, inputs: Sequence[ModelInput], explain: dict[str, Tensor] | None = None

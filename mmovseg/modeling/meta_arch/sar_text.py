@@ -52,7 +52,7 @@ class SARTextEncoder(nn.Module):
         self.grid_stride = grid_stride or clip.patch_size
 
     def view(self, inputs: Sequence[ModelInput], *, multiple: int) -> View | None:
-        """Batch the SAR raster as this CLIP reads it; None when the inputs have none.
+        """Batch the SAR raster as this CLIP reads it, blank for inputs without one; None when all are.
 
         Args:
             inputs: of one batch.
@@ -61,7 +61,7 @@ class SARTextEncoder(nn.Module):
         Raises:
             UserError: see there.
         """
-        return batch_view(inputs, "sar", "sar_valid", self.norm, multiple, bands=self.bands)
+        return batch_view(inputs, "sar", "sar_valid", self.norm, multiple, bands=self.bands, blank_where_absent=True)
 
     def forward(self, view: View, vocabulary: Vocabulary, grid: tuple[int, int]) -> SARText:
         """Encode places and names.
