@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmovseg.checkpoint.load import load_weights
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError
+from mmovseg.layers.precision import autocast_dtype
 from mmovseg.modeling.open_clip_models import (
     clip_from_architecture,
     clip_tokenizer,
@@ -168,7 +169,7 @@ class OpenCLIPEncoder(nn.Module):
     def encode_vocabulary(self, vocabulary: Vocabulary) -> Tensor:
         """Return (K, D) unit-length class embeddings: unit-length prompts averaged over templates and `words`.
 
-        Without a graph the result is kept until the text weights change, keyed by templates and names.
+        Without a graph the result is kept until the text weights or the precision change, keyed by templates and names.
         """
         words = [
             (entry.name, *entry.synonyms) if self.words == "all" else (entry.name.split(", ")[0],)
@@ -176,7 +177,8 @@ class OpenCLIPEncoder(nn.Module):
         ]
         if torch.is_grad_enabled():
             return self._embed_words(words)
-        key = (self.templates, tuple(words), self._text_state())
+        precision = autocast_dtype(self.model.token_embedding.weight.device)
+        key = (self.templates, tuple(words), precision, self._text_state())
         if key not in self._text_cache:
             self._text_cache = {key: self._embed_words(words)}
         return self._text_cache[key]

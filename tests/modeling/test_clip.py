@@ -97,6 +97,21 @@ def test_cache_follows_weights_names_and_templates():
     assert not torch.allclose(changed, first, atol=1e-3)
 
 
+def test_cache_of_one_precision_is_not_used_in_another():
+    words = vocabulary_from_names("water, road")
+    with torch.no_grad():
+        exact = build().encode_vocabulary(words)
+        clip = build()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = clip.encode_vocabulary(words)
+            assert clip.encode_vocabulary(words) is rough
+        found = clip.encode_vocabulary(words)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            again = clip.encode_vocabulary(words)
+    assert not torch.equal(rough.float(), exact) and torch.equal(again, rough)
+    assert found.dtype == torch.float32 and torch.equal(found, exact)
+
+
 def test_cache_is_not_used_while_training():
     clip = build(finetune="full").train()
     assert clip.encode_vocabulary(vocabulary_from_names("water")).requires_grad

@@ -213,6 +213,17 @@ def test_the_cache_knows_contents_and_not_names():
     assert seen == [1, 1, 1, 2, 1]
 
 
+def test_features_of_one_precision_are_not_used_in_another():
+    plain, cached = model(moe(freeze=True)).train(), model(moe(freeze=True), feature_cache_mb=8).train()
+    cached.load_state_dict(plain.state_dict())
+    items, seen, losses = inputs((16, 16)), counted(cached), []
+    for enabled in (True, False, True, False):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            losses.append(cached(items)["loss_sem_seg"].item())
+    assert seen == [1, 1] and losses[:2] == losses[2:]
+    assert losses[1] == pytest.approx(plain(items)["loss_sem_seg"].item(), abs=1e-6) and losses[0] != losses[1]
+
+
 def test_images_that_never_come_back_are_refused():
     cached, item = model(moe(freeze=True), feature_cache_mb=8).train(), inputs((16, 16))[0]
     for shift in range(MOST_VERSIONS):

@@ -77,6 +77,16 @@ def test_the_encoder_sees_an_image_and_a_question_once() -> None:
     assert model.encoder.seen[3:] == ["i1"]
 
 
+def test_what_was_kept_in_one_precision_is_not_used_in_another() -> None:
+    model, wanted = classifier().eval(), classifier().eval().scores([sample(1)])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model.scores([sample(1)])
+    assert torch.equal(model.scores([sample(1)]), wanted) and not torch.equal(rough, wanted)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model.scores([sample(1)]), rough)
+    assert model.encoder.seen == ["i1"] * 2 and model.encoder.read == ["is it?"] * 2
+
+
 def test_what_may_change_is_not_kept() -> None:
     model = classifier().train()
     scores = [model.scores([item]) for item in (sample(1), {**sample(2), "image_id": "i1"})]

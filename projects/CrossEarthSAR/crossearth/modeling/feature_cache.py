@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmovseg.data.sample import ModelInput
 from mmovseg.errors import UserError
+from mmovseg.layers.precision import autocast_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ class FeatureCache:
         """Return the maps of a batch, computing those that are not known yet.
 
         Args:
-            inputs: with `sar`; everything else that the encoder's answer depends on is in `sar_valid`, `source` and
-                `size`.
+            inputs: with `sar`; everything else that the encoder's answer depends on is in `sar_valid`, `source`,
+                `size` and the precision of autocast.
             size: (H, W) that the batch is padded to.
             device: where the maps are to be.
             compute: positions in the batch -> maps (n, C, h, w) of these images, by name.
@@ -70,7 +71,8 @@ class FeatureCache:
         Raises:
             UserError: an image came in more than `MOST_VERSIONS` versions.
         """
-        keys = [_key(item, size) for item in inputs]
+        precision = autocast_dtype(device)
+        keys = [_key(item, size, precision) for item in inputs]
         missing = [number for number, key in enumerate(keys) if key not in self._maps]
         fresh: dict[int, dict[str, Tensor]] = {}
         if missing:
@@ -100,12 +102,12 @@ class FeatureCache:
             self._bytes += size
 
 
-def _key(item: ModelInput, size: tuple[int, int]) -> bytes:
+def _key(item: ModelInput, size: tuple[int, int], precision: torch.dtype | None) -> bytes:
     """Digest of all that the features depend on, beside the encoder and the normalisation."""
     digest = hashlib.blake2b(digest_size=16)
     sar = item["sar"].detach().cpu().contiguous()
     source = item.get("sar_source", item.get("source"))
-    digest.update(repr((tuple(sar.shape), str(sar.dtype), source, tuple(size))).encode())
+    digest.update(repr((tuple(sar.shape), str(sar.dtype), source, tuple(size), precision)).encode())
     digest.update(sar.view(torch.uint8).numpy().tobytes())
     valid = item.get("sar_valid")
     if valid is not None:

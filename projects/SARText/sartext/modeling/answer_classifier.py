@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmovseg.data.sample import ModelInput, Prediction
 from mmovseg.errors import UserError
+from mmovseg.layers.precision import autocast_dtype
 from mmovseg.projects.sartext.evaluation.answers import load_answer_rules
 from mmovseg.projects.sartext.modeling.image_text import ImageTextModel
 
@@ -72,7 +73,7 @@ class AnswerClassifier(nn.Module):
         )
         self.cache_features = cache_features
         self._images: dict[tuple[str, int, bytes], Tensor] = {}
-        self._questions: dict[str, Tensor] = {}
+        self._questions: dict[tuple[str, torch.dtype | None], Tensor] = {}
         self._unknown_told = False
         text = json.dumps(self.answers, ensure_ascii=False).encode()
         self.register_buffer("answer_text", torch.frombuffer(bytearray(text), dtype=torch.uint8).clone())
@@ -141,14 +142,18 @@ class AnswerClassifier(nn.Module):
         """
         if not self.cache_features or "image_id" not in item or (self.training and "view" not in item):
             return None
-        return item["image_id"], item.get("view", -1), _fingerprint(item)
+        return item["image_id"], item.get("view", -1), _fingerprint(item, self._precision())
+
+    def _precision(self) -> torch.dtype | None:
+        return autocast_dtype(self.answer_text.device)
 
     @torch.no_grad()
     def _question_embeddings(self, questions: Sequence[str]) -> Tensor:
-        new = [text for text in dict.fromkeys(questions) if text not in self._questions]
+        precision = self._precision()
+        new = [text for text in dict.fromkeys(questions) if (text, precision) not in self._questions]
         for text, row in zip(new, self.encoder.encode_texts(new), strict=True):
-            self._questions[text] = row.clone()
-        return torch.stack([self._questions[text] for text in questions])
+            self._questions[text, precision] = row.clone()
+        return torch.stack([self._questions[text, precision] for text in questions])
 
     def _target(self, item: ModelInput) -> int:
         answer = _needed(item, "answer")
@@ -161,9 +166,10 @@ class AnswerClassifier(nn.Module):
         return _IGNORED if found is None else found
 
 
-def _fingerprint(item: ModelInput) -> bytes:
-    """Return a hash of what an encoder may read of a sample; of large rasters every n-th value is looked at."""
-    digest = hashlib.blake2b(f"{item.get('source')} {item.get('sar_source')}".encode(), digest_size=16)
+def _fingerprint(item: ModelInput, precision: torch.dtype | None) -> bytes:
+    """Return a hash of what an encoder may read of a sample, and how; of large rasters every n-th value counts."""
+    text = f"{item.get('source')} {item.get('sar_source')} {precision}"
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
     for key in _RASTERS:
         raster = cast(Tensor | None, item.get(key))
         if raster is not None:
