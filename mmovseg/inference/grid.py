@@ -65,18 +65,8 @@ class Grid:
         row, column = self.height / 2.0, self.width / 2.0
         centre = [(column, row), (column + 1.0, row), (column, row + 1.0)]
         x, y = zip(*(map_point(self.transform, *point) for point in centre), strict=True)
-        try:
-            longitude, latitude = (np.deg2rad(v) for v in transform_points(self.crs, _WGS84, x, y)[:2])
-        except TRANSFORM_ERRORS:
-            return None
-        denominator = 1.0 - _WGS84_ECCENTRICITY2 * math.sin(latitude[0]) ** 2
-        meridian = _WGS84_MAJOR_M * (1.0 - _WGS84_ECCENTRICITY2) / denominator**1.5
-        parallel = _WGS84_MAJOR_M / math.sqrt(denominator) * math.cos(latitude[0])
-        turn = 2.0 * math.pi
-        east = ((longitude[1:] - longitude[0] + math.pi) % turn - math.pi) * parallel
-        north = (latitude[1:] - latitude[0]) * meridian
-        area = abs(east[0] * north[1] - east[1] * north[0])
-        return math.sqrt(area) if math.isfinite(area) and area > 0 else None
+        area = ground_area(self.crs, x, y)
+        return None if area is None else math.sqrt(area)
 
     def bounds_lonlat(self) -> tuple[float, float, float, float] | None:
         """Return west, south, east, north in degrees of WGS 84, None where that is unknown."""
@@ -91,6 +81,31 @@ class Grid:
             return None
         values = np.array([min(longitude), min(latitude), max(longitude), max(latitude)])
         return tuple(values.tolist()) if np.isfinite(values).all() else None
+
+
+def ground_area(crs: CRS, x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Return the square metres on the WGS 84 ellipsoid of the parallelogram that three places span.
+
+    Args:
+        crs: of the places.
+        x, y: of a corner and of the two next to it, near enough for the ground between them to be flat.
+
+    Returns:
+        None where a place has no longitude and latitude, or the three span nothing.
+    """
+    try:
+        longitude, latitude = (np.deg2rad(v) for v in transform_points(crs, _WGS84, x, y)[:2])
+    except TRANSFORM_ERRORS:
+        return None
+    if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
+        return None
+    # Places in space, unlike angles, know neither the date line nor the poles.
+    normal = _WGS84_MAJOR_M / np.sqrt(1.0 - _WGS84_ECCENTRICITY2 * np.sin(latitude) ** 2)
+    across = normal * np.cos(latitude)
+    height = (1.0 - _WGS84_ECCENTRICITY2) * normal * np.sin(latitude)
+    places = np.stack([across * np.cos(longitude), across * np.sin(longitude), height], axis=1)
+    area = float(np.linalg.norm(np.cross(places[1] - places[0], places[2] - places[0])))
+    return area if area > 0 else None
 
 
 def _outline(columns: np.ndarray, rows: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -310,7 +310,7 @@ def _opened(path: str | Path) -> Iterator[rasterio.DatasetReader]:
 
 def _ground(source: rasterio.DatasetReader, name: str, *, needed: bool) -> _Ground:
     try:
-        rows = row_pixel_areas(source.height, crs=source.crs, transform=source.transform, source=name)
+        rows = row_pixel_areas(source.shape, crs=source.crs, transform=source.transform, source=name)
     except UserError:
         if needed:
             raise

@@ -73,11 +73,11 @@ def _row_areas(path: str | Path) -> tuple[np.ndarray | None, str | None]:
     """Return (H,) the square metres of a pixel of each row, or the reason why that is unknown."""
     try:
         with rasterio.open(path) as source:
-            height, crs, transform = source.height, source.crs, source.transform
+            shape, crs, transform = source.shape, source.crs, source.transform
     except GDAL_ERRORS as error:
         raise UserError(f"map '{path}' cannot be opened: it is missing, damaged, or no raster") from error
     try:
-        return row_pixel_areas(height, crs=crs, transform=transform, source=str(path)), None
+        return row_pixel_areas(shape, crs=crs, transform=transform, source=str(path)), None
     except UserError as error:
         return None, str(error)
 

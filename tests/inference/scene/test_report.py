@@ -46,7 +46,9 @@ def test_two_byte_labels(tmp_path):
     assert [row["pixels"] for row in report.values()] == [(labels == value).sum() for value in range(300)]
 
 
-@pytest.mark.parametrize(("epsg", "words"), [(None, "no coordinate reference system"), (3857, "web Mercator")])
+@pytest.mark.parametrize(
+    ("epsg", "words"), [(None, "no coordinate reference system"), (3857, "shows areas"), (3395, "shows areas")]
+)
 def test_unknown_areas_are_none_with_a_reason(tmp_path, epsg, words):
     grid = map_grid(SHAPE, crs=None if epsg is None else CRS.from_epsg(epsg))
     path = write_map(tmp_path / "map.tif", blocky_labels(SHAPE), grid, VOCABULARY)
