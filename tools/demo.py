@@ -22,6 +22,7 @@ from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.evaluation.report import text_table
 from mmovseg.inference.pair import add_pair_arguments, read_pair
 from mmovseg.inference.predictor import Predictor
+from mmovseg.inference.scene.disk import check_target
 from mmovseg.visualization.draw import optical_to_rgb, sar_to_rgb
 from mmovseg.visualization.segmentation import draw_segmentation
 
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--output '{output}' must end in one of {', '.join(_IMAGE_FORMATS)}")
     if not 0 <= args.opacity <= 1:
         raise UserError(f"--opacity must lie in 0..1, got {args.opacity:g}")
+    check_target(output, [file for file in (args.optical, args.sar) if file])
     weights = args.weights or (DEFAULT_WEIGHTS if args.config_file == DEFAULT_CONFIG else None)
     predictor = Predictor(args.config_file, weights, args.device, modality=args.modality, max_size_px=args.max_size)
     optical, sar = read_pair(args, sar_unit=predictor.sar_unit, polarisations=predictor.num_polarisations)

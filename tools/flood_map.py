@@ -42,12 +42,15 @@ from mmovseg.inference.flood import (
 )
 from mmovseg.inference.grid import common_grid
 from mmovseg.inference.predictor import Predictor
+from mmovseg.inference.scene.disk import check_target
 from mmovseg.visualization.floods import draw_flood, show_date
 from mmovseg.weights import resolve
 
 METHODS = ("water", "direct")
 WATER_NAMES = ("water",)
 FLOOD_NAMES = ("flood water", "flooded land", "flooded")
+BESIDE = (".json", ".csv", ".png")
+"""Endings of what is written beside the product."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if not args.optical_after and not args.sar_after:
         raise UserError("there is no image of the date after the event: give --optical-after, --sar-after or both")
     grid = common_grid(list(inputs.values()))
+    for suffix in (output.suffix, *BESIDE):
+        check_target(output.with_suffix(suffix), list(inputs.values()))
     predictor = Predictor(args.config_file, args.weights, args.device, max_size_px=args.max_size)
     after = read_date(args, "after", predictor.sar_unit)
     assert after is not None
@@ -200,13 +205,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     facts |= {"weights_sha256": file_sha256(resolve(weights)), "commit": source_commit()}
     report = area_report(product, grid, facts=facts)
     write_product(output, product, grid, tags={"METHOD": args.method, "PROMPTS": ", ".join(facts["prompts"])})
-    write_report(report, output.with_suffix(".json"), output.with_suffix(".csv"))
+    json_path, csv_path, picture = (output.with_suffix(suffix) for suffix in BESIDE)
+    write_report(report, json_path, csv_path)
     dates = [date and show_date(date.optical, date.sar, sar_unit=predictor.sar_unit) for date in (before, after)]
     areas = {name: row["hectares"] for name, row in report["classes"].items()}
-    draw_flood(output.with_suffix(".png"), product, before=dates[0], after=dates[1], classes=CLASSES, hectares=areas)
+    draw_flood(picture, product, before=dates[0], after=dates[1], classes=CLASSES, hectares=areas)
     rows = [[name, str(row["pixels"]), f"{row['hectares']:.2f}"] for name, row in report["classes"].items()]
     print(text_table(rows, ["class", "pixels", "hectares"], text_columns=1))
-    print(f"wrote {output} and beside it .json, .csv, .png")
+    print(f"wrote {output} and beside it {', '.join(BESIDE)}")
     return report
 
 

@@ -23,6 +23,7 @@ from mmovseg.engine.attention import ask_with, explain_scenes, scenes_of
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.inference.pair import add_pair_arguments, read_pair
 from mmovseg.inference.predictor import Predictor
+from mmovseg.inference.scene.disk import check_target
 from mmovseg.visualization.heatmaps import draw_heatmaps
 
 DEFAULT_CONFIG = "miniearth/mmovseg_xs.py"
@@ -78,6 +79,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     """Refuse what excludes each other or makes no sense. Raises `UserError`."""
     if Path(args.output).suffix.lower() != ".png":
         raise UserError(f"--output '{args.output}' must end in .png")
+    # A picture called X.PNG is written as X.png.
+    check_target(Path(args.output).with_suffix(".png"), [file for file in (args.optical, args.sar) if file])
     if args.samples is not None and args.samples < 1:
         raise UserError(f"--samples must be at least 1, got {args.samples}")
     if args.samples is not None and args.image_ids:

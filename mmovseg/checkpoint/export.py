@@ -10,6 +10,7 @@ import torch
 from mmovseg.checkpoint.load import file_sha256, read_metadata, read_state
 from mmovseg.checkpoint.save import save_weights
 from mmovseg.errors import UserError
+from mmovseg.weights import resolve
 
 
 def export_part(
@@ -33,8 +34,11 @@ def export_part(
         The number of tensors written.
 
     Raises:
-        UserError: unreadable source, or nothing below `part`.
+        UserError: unreadable source, nothing below `part`, or the source would be written over.
     """
+    original = resolve(source)
+    if Path(target).exists() and original.exists() and original.samefile(target):
+        raise UserError(f"'{target}' would overwrite the checkpoint that '{part or 'all'}' is taken from")
     state, _ = read_state(source)
     prefix = f"{part}." if part else ""
     chosen = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -43,6 +43,13 @@ def test_an_unknown_part_is_refused_with_those_there_are(source, tmp_path):
     assert not (tmp_path / "x.safetensors").exists()
 
 
+def test_the_source_is_not_written_over(source):
+    before = source.read_bytes()
+    with pytest.raises(UserError, match=r"run.safetensors' would overwrite the checkpoint that 'student.model' is tak"):
+        export_part(source, source, part="student.model")
+    assert source.read_bytes() == before
+
+
 def test_the_command(source, tmp_path, capsys):
     target = tmp_path / "out" / "sar.safetensors"
     export_weights.main(["--checkpoint", str(source), "--part", "student.model", "--output", str(target), "--half"])

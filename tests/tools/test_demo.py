@@ -96,6 +96,18 @@ def test_bad_input_gets_one_sentence_and_no_output(run, rasters, tmp_path, given
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["--optical", "--sar"])
+def test_an_input_is_not_drawn_over(run, rasters, option):
+    rasters = {"--optical": rasters["rgb"], "--sar": rasters["db"]}
+    before = rasters[option].read_bytes()
+    given = [word for pair in rasters.items() for word in pair]
+    status, _, err = run(*given, "--prompts", "water", "--output", rasters[option], "--weights", "gone.safetensors")
+    assert (
+        status == 2 and err == f"error: '{rasters[option]}' is an input and would be written over; give another name\n"
+    )
+    assert rasters[option].read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [("", "no class names"), ("water,,road", "empty class name at position 2"), ("water, Water", "more than once")],

@@ -17,6 +17,7 @@ from mmovseg.testing.models import write_random_xs
 from mmovseg.testing.realdata import realdata_root
 
 PROMPTS = "water, forest"
+GRID = Affine(10, 0, 600000, 0, -10, 5700000)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,19 @@ def test_a_flood_model_reads_both_dates_at_once(run, rasters, tmp_path, flood_mo
     assert set(np.unique(product[8:])) <= {DRY, FLOODED} and (product[:8] == NO_DATA).all()
     status, _, err = run("--optical-after", "optical_after", "--method", "direct", model=flood_model)
     assert status == 2 and "reads 6 optical bands, both dates; give --optical-before" in err
+
+
+@pytest.mark.parametrize(("option", "name"), [("--sar-after", "flood.tif"), ("--optical-before", "flood.png")])
+def test_an_input_is_not_written_over(run, tmp_path, option, name):
+    dates = {"--sar-after": np.full((8, 8, 2), -9.5, np.float32), "--optical-before": np.ones((8, 8, 3), np.uint8)}
+    paths = {"--sar-after": tmp_path / "sar.tif", "--optical-before": tmp_path / "optical.tif", option: tmp_path / name}
+    for each, array in dates.items():
+        write_raster(paths[each], array, crs="EPSG:32631", transform=GRID)
+    before = paths[option].read_bytes()
+    given = [word for pair in paths.items() for word in pair]
+    status, _, err = run(*given, model=("gone.yaml", "gone.safetensors"))
+    assert status == 2 and f"'{tmp_path / name}' is an input and would be written over" in err
+    assert paths[option].read_bytes() == before and not (tmp_path / "flood.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,17 @@ def test_a_pair_of_geotiffs_is_drawn(run, pair, tmp_path, given, columns):
     assert size(tmp_path / "out.png")[0] == pytest.approx((1.57 * columns + 1.2) * 150, abs=2)
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.PNG"])
+def test_an_input_is_not_drawn_over(run, tmp_path, name):
+    optical = write_raster(tmp_path / "x.png", np.ones((8, 8, 3), np.uint8))
+    before = optical.read_bytes()
+    model_is_not_looked_at = {"weights": "gone.safetensors"}
+    given = ("--optical", optical, "--prompts", "water", "--output", tmp_path / name)
+    status, _, err = run(*given, **model_is_not_looked_at)
+    assert status == 2 and "is an input and would be written over" in err
+    assert optical.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
