@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_target(output, [file for file in (args.optical, args.sar) if file])
     weights = args.weights or (DEFAULT_WEIGHTS if args.config_file == DEFAULT_CONFIG else None)
     predictor = Predictor(args.config_file, weights, args.device, modality=args.modality, max_size_px=args.max_size)
-    optical, sar = read_pair(args, sar_unit=predictor.sar_unit, polarisations=predictor.num_polarisations)
+    optical, sar = read_pair(args, predictor)
     vocabulary = predictor.ask_for(args.prompts)
     labels = predictor(optical, sar, vocabulary).argmax(dim=0).numpy()
     shown = optical_to_rgb(optical) if optical is not None else sar_to_rgb(np.asarray(sar), unit=predictor.sar_unit)

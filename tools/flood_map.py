@@ -27,7 +27,7 @@ import numpy as np
 
 from mmovseg.checkpoint.load import file_sha256
 from mmovseg.data.io import read_optical, read_sar
-from mmovseg.data.sar import SAR_UNITS, SarUnit, convert_sar
+from mmovseg.data.sar import SAR_UNITS, convert_sar
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.evaluation.provenance import source_commit
@@ -41,6 +41,7 @@ from mmovseg.inference.flood import (
     write_report,
 )
 from mmovseg.inference.grid import common_grid
+from mmovseg.inference.pair import add_override_argument, check_files
 from mmovseg.inference.predictor import Predictor
 from mmovseg.inference.scene.disk import check_target
 from mmovseg.visualization.floods import draw_flood, show_date
@@ -92,16 +93,17 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--sar-bands", type=int, nargs="+", metavar="N", help="1-based, in the order of the model")
     parser.add_argument("--sar-unit", choices=SAR_UNITS, default="db", help="of the files (default: %(default)s)")
+    add_override_argument(parser)
     parser.add_argument("--max-size", type=int, default=512, metavar="PX", help="larger rasters are shrunk")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
 
 
-def read_date(args: argparse.Namespace, date: str, unit: SarUnit) -> Date | None:
+def read_date(args: argparse.Namespace, date: str, predictor: Predictor) -> Date | None:
     """Read what the command line names for ``before`` or ``after``; None when it names nothing.
 
     Raises:
-        UserError: a file is unusable.
+        UserError: a file is unusable, or does not look like what the model was trained on.
     """
     optical_path, sar_path = getattr(args, f"optical_{date}"), getattr(args, f"sar_{date}")
     if not optical_path and not sar_path:
@@ -112,7 +114,8 @@ def read_date(args: argparse.Namespace, date: str, unit: SarUnit) -> Date | None
         optical = np.where(valid[..., None], image.astype(np.float32), np.float32(np.nan))
     if sar_path:
         sar, _ = read_sar(sar_path, bands=args.sar_bands)
-        sar = convert_sar(sar, unit_in=args.sar_unit, unit_out=unit)
+        sar = convert_sar(sar, unit_in=args.sar_unit, unit_out=predictor.sar_unit)
+    check_files(args, predictor, optical=optical_path, sar=sar_path, sar_unit=args.sar_unit)
     return Date(optical, sar)
 
 
@@ -196,9 +199,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     for suffix in (output.suffix, *BESIDE):
         check_target(output.with_suffix(suffix), list(inputs.values()))
     predictor = Predictor(args.config_file, args.weights, args.device, max_size_px=args.max_size)
-    after = read_date(args, "after", predictor.sar_unit)
+    after = read_date(args, "after", predictor)
     assert after is not None
-    before = read_date(args, "before", predictor.sar_unit)
+    before = read_date(args, "before", predictor)
     product, facts = make_product(predictor, args, before, after)
     weights = args.weights or predictor.config.train.init_checkpoint
     facts |= {"inputs": inputs, "config": args.config_file, "weights": str(weights)}

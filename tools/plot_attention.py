@@ -61,7 +61,7 @@ def choose_inputs(
 ) -> tuple[Vocabulary, list[ModelInput], list[int] | None]:
     """Return what to ask for, the scenes, and the prompts to draw (None: each scene chooses)."""
     if args.optical or args.sar:
-        optical, sar = read_pair(args, sar_unit=predictor.sar_unit, polarisations=predictor.num_polarisations)
+        optical, sar = read_pair(args, predictor)
         asked = predictor.ask_for(args.prompts)
         return asked, [predictor.model_input(optical, sar, asked)], list(range(len(asked)))
     known, items = scenes_of(

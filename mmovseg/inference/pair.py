@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import math
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mmovseg.checkpoint.contract import contract_from_dict
 from mmovseg.data.io import FileReader
+from mmovseg.data.raster import Raster
 from mmovseg.data.sample import MODALITIES, DatasetDict
 from mmovseg.data.sar import SAR_UNITS, SarUnit, convert_sar
 from mmovseg.errors import UserError
+from mmovseg.inference.scene.contract_check import check_values
+from mmovseg.inference.scene.rasters import SceneInputs
+from mmovseg.inference.scene.sources import OpticalSource, SarSource
+
+if TYPE_CHECKING:
+    from mmovseg.inference.predictor import Predictor
 
 
 def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,24 +34,30 @@ def add_pair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--optical-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="values of black and white"
     )
+    add_override_argument(parser)
 
 
-def read_pair(
-    args: argparse.Namespace, *, sar_unit: SarUnit = "db", polarisations: int | None = None
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+def add_override_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument with which `check_files` refuses nothing."""
+    parser.add_argument(
+        "--override-contract", action="store_true", help="go on with images that are not what the model was trained on"
+    )
+
+
+def read_pair(args: argparse.Namespace, predictor: Predictor) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Read what the command line names.
 
     Args:
         args: with the arguments of `add_pair_arguments`.
-        sar_unit: the model's.
-        polarisations: how many SAR channels the model wants; None takes what the file has.
+        predictor: whose model says which unit, channels and values it was trained on.
 
     Returns:
-        Optical (H, W, B) on the 0..255 scale and SAR (H, W, P) in `sar_unit`; None for an image that is not there. NaN
-        is not data.
+        Optical (H, W, B) on the 0..255 scale and SAR (H, W, P) in the unit of the model; None for an image that is not
+        there. NaN is not data.
 
     Raises:
-        UserError: neither image is given, a file is unusable, its unit is unclear, or the two differ in size.
+        UserError: neither image is given, a file is unusable, its unit is unclear, the two differ in size, or values do
+            not look like what the model was trained on.
     """
     paths: DatasetDict = {}
     if args.optical and args.modality != "sar":
@@ -53,10 +70,54 @@ def read_pair(
     optical, sar = sample.optical, sample.sar
     if optical is not None and sample.optical_valid is not None and not sample.optical_valid.all():
         optical = np.where(sample.optical_valid[..., None], optical, np.nan)
+    unit: SarUnit = "db"
     if sar is not None:
         unit = args.sar_unit or guess_sar_unit(sar, args.sar)
-        sar = fit_polarisations(convert_sar(sar, unit_in=unit, unit_out=sar_unit), polarisations, args.sar)
+        sar = convert_sar(sar, unit_in=unit, unit_out=predictor.sar_unit)
+        sar = fit_polarisations(sar, predictor.num_polarisations, args.sar)
+    check_files(args, predictor, optical=paths.get("file_name"), sar=paths.get("sar_file_name"), sar_unit=unit)
     return optical, sar
+
+
+def check_files(
+    args: argparse.Namespace, predictor: Predictor, *, optical: str | None, sar: str | None, sar_unit: SarUnit
+) -> None:
+    """Check that files look like what a model was trained on, as those of a scene; print what is merely odd.
+
+    Args:
+        args: says which bands and which range are read, and whether to go on all the same.
+        predictor: of the model; without an input contract only files without data are refused.
+        optical, sar: readable files; None for one that is not there.
+        sar_unit: of the SAR file.
+
+    Raises:
+        UserError: a file holds no data, or does not look like what the model was trained on.
+    """
+    contract = contract_from_dict(predictor.contract) if predictor.contract else None
+    notes: list[str] = []
+    # That NaN is no data holds anyway; with it, nobody is sent to options that only scenes have.
+    inputs = SceneInputs(optical_nodata=math.nan, sar_nodata=math.nan)
+    optical_source = sar_source = None
+    with ExitStack() as stack:
+        if optical is not None:
+            raster = stack.enter_context(Raster(optical, "optical"))
+            optical_source = OpticalSource(
+                raster, bands=raster.rgb_bands(args.optical_bands), optical_range=args.optical_range
+            )
+        if sar is not None:
+            raster = stack.enter_context(Raster(sar, "SAR"))
+            bands = args.sar_bands or raster.data_bands()
+            sar_source = SarSource(raster, bands=bands, channels=len(bands), unit=sar_unit, unit_out=predictor.sar_unit)
+        check_values(
+            optical_source,
+            sar_source,
+            contract=contract,
+            inputs=inputs,
+            override=args.override_contract,
+            warnings=notes,
+        )
+    for note in notes:
+        print(f"note: {note}")
 
 
 def guess_sar_unit(sar: np.ndarray, path: str) -> SarUnit:

@@ -35,7 +35,7 @@ class Predictor:
             square of the area; scores always come back at the original size. None never resizes.
 
     Raises:
-        UserError: config, weights or device are not usable, or no weights are given anywhere.
+        UserError: config, weights or device are not usable, no weights are given anywhere, or a size below 1.
     """
 
     def __init__(
@@ -47,6 +47,8 @@ class Predictor:
         modality: Modality = "both",
         max_size_px: int | None = None,
     ) -> None:
+        if max_size_px is not None and max_size_px < 1:
+            raise UserError(f"max_size_px (on a command line --max-size) must be at least 1, got {max_size_px}")
         self.config = config if isinstance(config, DictConfig) else load_config(config)
         name = "the config" if isinstance(config, DictConfig) else str(config)
         self.config.train.device = device

@@ -44,6 +44,9 @@ def rasters(tmp_path_factory):
         "db": write_raster(folder / "y.tif", rng.normal(-15, 4, (32, 40, 2)).astype(np.float32)),
         "three": write_raster(folder / "three.tif", rng.normal(-15, 4, (32, 40, 3)).astype(np.float32)),
         "power": write_raster(folder / "power.tif", rng.uniform(0, 0.3, (32, 40, 2)).astype(np.float32)),
+        "bright": write_raster(folder / "bright.tif", rng.integers(15000, 55000, (32, 40, 3), dtype=np.uint16)),
+        "complex": write_raster(folder / "slc.tif", (rng.normal(0, 0.2, (32, 40, 2)) * (1 + 1j)).astype(np.complex64)),
+        "faint": write_raster(folder / "faint.tif", rng.normal(-70, 4, (32, 40, 2)).astype(np.float32)),
         "small": write_raster(folder / "small.tif", rng.normal(-15, 4, (32, 39, 2)).astype(np.float32)),
     }
 
@@ -84,6 +87,11 @@ def test_one_image_is_enough_and_units_and_bands_can_be_said(run, rasters, tmp_p
         (("--optical", "rgb", "--sar", "small"), "must have one size"),
         (("--sar", "power"), "give --sar-unit"),
         (("--sar", "three"), "has 3 bands, the model wants 2"),
+        (("--optical", "bright"), "would be almost all white; give --optical-range"),
+        (("--sar", "power", "--sar-unit=db"), "look like linear power; give --sar-unit linear"),
+        (("--sar", "complex", "--sar-unit=db"), "look like linear power; give --sar-unit linear"),
+        (("--sar", "faint"), "check --sar-unit, --sar-bands and calibration, or go on with --override-contract"),
+        (("--optical", "rgb", "--max-size", "0"), "--max-size) must be at least 1, got 0"),
         (("--optical", "rgb", "--opacity", "2"), "--opacity must lie in 0..1, got 2"),
         (("--optical", "rgb", "--output", "out.gif"), "'out.gif' must end in"),
     ],
@@ -106,6 +114,14 @@ def test_an_input_is_not_drawn_over(run, rasters, option):
         status == 2 and err == f"error: '{rasters[option]}' is an input and would be written over; give another name\n"
     )
     assert rasters[option].read_bytes() == before
+
+
+@pytest.mark.parametrize("given", [("--optical", "bright"), ("--sar", "faint")], ids=" ".join)
+def test_what_looks_wrong_is_drawn_on_demand_with_a_note(run, rasters, tmp_path, given):
+    given = [rasters.get(word, word) for word in given]
+    status, out, err = run(*given, "--override-contract", "--prompts", "water, road")
+    assert (status, err) == (0, "") and (tmp_path / "out.png").is_file()
+    assert out.count("note: ") == 1 and str(given[1]) in out
 
 
 @pytest.mark.parametrize(

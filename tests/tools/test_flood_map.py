@@ -37,6 +37,10 @@ def rasters(tmp_path_factory):
         paths[f"optical_{date}"] = write_raster(folder / f"optical_{date}.tif", optical, nodata=0)
         paths[f"sar_{date}"] = write_raster(folder / f"sar_{date}.tif", sar)
     paths["elsewhere"] = write_raster(folder / "elsewhere.tif", sar, transform=Affine(10, 0, 600040, 0, -10, 5700000))
+    power = rng.uniform(0.01, 0.3, (40, 48, 2))
+    paths["power"] = write_raster(folder / "power.tif", power.astype(np.float32))
+    paths["complex"] = write_raster(folder / "slc.tif", np.sqrt(power).astype(np.complex64))
+    paths["bright"] = write_raster(folder / "bright.tif", rng.integers(15000, 55000, (40, 48, 3), dtype=np.uint16))
     paths["nowhere"] = write_raster(folder / "nowhere.tif", sar, crs=None)
     return paths
 
@@ -136,6 +140,14 @@ def test_an_input_is_not_written_over(run, tmp_path, option, name):
         (("--sar-after", "nowhere", "--prompts", PROMPTS), "has no coordinate reference system"),
         (("--sar-after", "sar_after", "--prompts", "forest, road"), "must hold one that is water"),
         (("--sar-after", "sar_after", "--prompts", PROMPTS, "--water", "sea"), "--water names 'sea'"),
+        (("--sar-after", "power", "--prompts", PROMPTS), "look like linear power; give --sar-unit linear"),
+        (("--sar-after", "complex", "--prompts", PROMPTS), "look like linear power; give --sar-unit linear"),
+        (
+            ("--optical-after", "optical_after", "--sar-before", "power", "--prompts", PROMPTS),
+            "power.tif' is read as db, but",
+        ),
+        (("--optical-after", "bright", "--prompts", PROMPTS), "would be almost all white; give --optical-range"),
+        (("--sar-after", "sar_after", "--max-size", "0"), "--max-size) must be at least 1, got 0"),
         (("--sar-after", "no_file.tif"), "'no_file.tif' does not exist"),
     ],
 )
