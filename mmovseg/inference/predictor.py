@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +23,8 @@ from mmovseg.engine.evaluation import test_nodes
 from mmovseg.engine.run import build_model, prepare
 from mmovseg.errors import UserError
 from mmovseg.weights import resolve
+
+logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -62,8 +66,27 @@ class Predictor:
         self.modality = modality
         self.max_size_px = max_size_px
         mapper = next((loader.get("mapper") for loader, _ in test_nodes(self.config).values()), None) or {}
-        self.vocabulary: Vocabulary | None = instantiate(mapper.get("vocabulary"))
+        self._vocabulary_node = mapper.get("vocabulary")
         self._geometry: list[Any] = list(instantiate(mapper.get("geometry")) or [])
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """Classes of the config's test set, None when it has none; read when first asked for.
+
+        Raises:
+            UserError: the file that the config names cannot be read.
+        """
+        vocabulary: Vocabulary | None = instantiate(self._vocabulary_node)
+        return vocabulary
+
+    @cached_property
+    def _known_names(self) -> Vocabulary | None:
+        """`vocabulary`, or None after a warning: names of one's own need no class list, it only gives them colours."""
+        try:
+            return self.vocabulary
+        except UserError as error:
+            logger.warning("the class list of '%s' gives the prompts no colours: %s", self.name, error)
+            return None
 
     @property
     def contract(self) -> dict[str, Any] | None:
@@ -91,12 +114,15 @@ class Predictor:
     def ask_for(self, prompts: str | Sequence[str] | Vocabulary) -> Vocabulary:
         """Return prompts as a vocabulary; names that the training data knows keep their colour and seen/unseen mark.
 
+        Without the class list of the training data, which a relative path may not lead to, names get colours of their
+        own, and a warning says so.
+
         Raises:
             UserError: no names, an empty name, or one given twice.
         """
         if isinstance(prompts, Vocabulary):
             return prompts
-        return vocabulary_from_names(prompts, like=self.vocabulary, source="--prompts")
+        return vocabulary_from_names(prompts, like=self._known_names, source="--prompts")
 
     def __call__(
         self, optical: np.ndarray | None, sar: np.ndarray | None, prompts: str | Sequence[str] | Vocabulary

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmovseg.data.vocabulary import get_vocabulary
+from mmovseg.config import LazyCall, load_config
+from mmovseg.data.vocabulary import get_vocabulary, vocabulary_from_file
 from mmovseg.errors import UserError
 from mmovseg.inference.predictor import Predictor
 from mmovseg.testing.models import write_random_xs
@@ -73,6 +74,24 @@ def test_known_names_keep_their_colour_and_mark(predictor):
     known = get_vocabulary("miniearth")
     assert asked.colors[0] == known.colors[known.find("water")]
     assert [entry.seen for entry in asked.classes] == [False, False, True]
+
+
+def test_prompts_need_no_class_list(files, tmp_path, monkeypatch, caplog):
+    config = load_config(files[0])
+    (tmp_path / "classes.json").write_text('{"classes": [{"name": "water", "color": [1, 2, 3]}, {"name": "ice"}]}')
+    config.dataloader.test.mapper.vocabulary = LazyCall(vocabulary_from_file)(path="classes.json")
+    monkeypatch.chdir(tmp_path)
+    assert Predictor(config, files[1], "cpu").ask_for("Water, road").colors[0] == (1, 2, 3)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    predictor = Predictor(config, files[1], "cpu")
+    for _ in range(2):
+        assert predictor.ask_for("water, road").names == ["water", "road"]
+    assert [record.message.split(": ")[1] for record in caplog.records] == [
+        "vocabulary file 'classes.json' cannot be read"
+    ]
+    with pytest.raises(UserError, match="vocabulary file 'classes.json' cannot be read"):
+        _ = predictor.vocabulary
 
 
 @pytest.mark.parametrize(
