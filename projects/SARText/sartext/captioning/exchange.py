@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmovseg.atomic import atomic_write
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.captioning.schema import CaptionRecord, Route
 
@@ -143,25 +144,6 @@ def _find_layout(path: str | Path, header: str) -> TableLayout:
 def image_id_of(image: str) -> str:
     """Return the path of an image without its suffix, the id of records that came without one."""
     return str(PurePosixPath(image).with_suffix(""))
-
-
-def read_text(path: str | Path) -> str:
-    """Return the text of a UTF-8 file.
-
-    Raises:
-        UserError: it cannot be read, or a line is not UTF-8; the sentence names the line.
-    """
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read: {error.strerror}") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"'{path}' line {line} is not UTF-8 text: it holds the byte 0x{raw[error.start]:02x}"
-        ) from error
 
 
 def export_rsicd(path: str | Path, records: Sequence[CaptionRecord]) -> int:
