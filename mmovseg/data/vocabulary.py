@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 
 _FOLDER = Path(__file__).parent / "vocabularies"
@@ -139,11 +140,9 @@ def vocabulary_from_file(path: str | Path) -> Vocabulary:
     Raises:
         UserError: the file is missing, is not such JSON, or its classes are empty or doubled.
     """
-    path = Path(path)
+    text = read_text(path, "vocabulary file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"vocabulary file '{path}' cannot be read: {error.strerror}") from error
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"vocabulary file '{path}' is not valid JSON: {error}") from error
     return _parse(content, str(path))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".img", ".vrt", ".bmp")
@@ -66,21 +68,22 @@ def load_pair_csv(path: str | Path, *, root: str | Path | None = None) -> list[d
 
     Args:
         path: columns `file_name`, `sar_file_name`, `sem_seg_file_name`, `image_id`, `height`, `width`, `gsd_m`,
-            `cloud_fraction`, `caption`, all but one of the first two optional. An empty cell is an absent key.
+            `cloud_fraction`, `caption`, all but one of the first two optional, between commas, semicolons or tabs.
+            UTF-8, with or without the mark of a spreadsheet. An empty cell is an absent key.
         root: what relative paths start from; None = the folder of the table.
 
     Returns:
         Dataset dicts in the order of the table; a missing `image_id` is the row number.
 
     Raises:
-        UserError: the table is missing or empty, a column is unknown, a number is not one, an id comes twice, or a
-            named file does not exist.
+        UserError: the table is missing, empty or not UTF-8, a column is unknown, a number is not one, an id comes
+            twice, or a named file does not exist.
     """
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file, restval="")]
-    except OSError as error:
-        raise UserError(f"table '{path}' cannot be read: {error.strerror}") from error
+    text = read_text(path, "table")
+    header = text.partition("\n")[0]
+    delimiter = max((",", ";", "\t"), key=header.count)  # spreadsheets of many countries write semicolons
+    table = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
+    rows = [{key: value for key, value in row.items() if value} for row in table]
     return _table(rows, Path(path), root)
 
 
@@ -91,11 +94,7 @@ def load_pair_jsonl(path: str | Path, *, root: str | Path | None = None) -> list
         UserError: as `load_pair_csv`, or a line is not a JSON object.
     """
     rows = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"table '{path}' cannot be read: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path, "table").splitlines(), start=1):
         if not line.strip():
             continue
         try:

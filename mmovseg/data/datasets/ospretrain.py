@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 
 from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.datasets.folders import RASTER_SUFFIXES
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 
 OSPretrainPart = Literal["paired", "unpaired_optical", "unpaired_sar"]
@@ -137,10 +138,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
         path = folder / f"{name}.txt"
         if not path.is_file():
             continue
-        try:
-            lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"list '{path}' cannot be read as text: {error}") from error
+        lines = [line.strip() for line in read_text(path, "list").splitlines()]
         lists[name] = [_without_suffix(line) for line in lines if line]
         if not lists[name]:
             raise UserError(f"list '{path}' is empty; remove it or fill it")

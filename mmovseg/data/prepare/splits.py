@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmovseg.data.datasets.folders import RASTER_SUFFIXES
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 
 
@@ -23,11 +24,7 @@ def read_split_list(path: str | Path) -> list[str]:
     Raises:
         UserError: the list is missing or empty, or names a stem twice.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"split list '{path}' cannot be read: {error.strerror}") from error
-    stems = [_stem(line) for line in lines if line.strip()]
+    stems = [_stem(line) for line in read_text(path, "split list").splitlines() if line.strip()]
     if not stems:
         raise UserError(f"split list '{path}' names no file")
     if len(set(stems)) < len(stems):

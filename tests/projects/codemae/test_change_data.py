@@ -53,7 +53,7 @@ def test_bright_lists_pairs_with_their_disaster(tmp_path):
 
 def test_bright_says_what_is_missing(tmp_path):
     write_bright(tmp_path, ["a_1"])
-    with pytest.raises(UserError, match="val_set.txt' of BRIGHT cannot be read"):
+    with pytest.raises(UserError, match="list of BRIGHT '.*val_set.txt' cannot be read"):
         load_bright("val", root=tmp_path)
     for text, words in (("a_1\na_1\n", "names 'a_1' twice"), ("\n", "is empty"), ("b_2\n", "b_2_pre_disaster.tif")):
         (tmp_path / "BRIGHT/train_set.txt").write_text(text)

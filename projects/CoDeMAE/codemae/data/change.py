@@ -18,6 +18,7 @@ from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.readers import sar_unit_of
 from mmovseg.data.sample import IGNORE_LABEL, DatasetDict, RawSample, Reader
 from mmovseg.data.sar import SarUnit
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 
 Jitter = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -61,10 +62,7 @@ def load_bright(
     """
     base = (Path(root) if root is not None else datasets_root()) / folder
     listed = Path(split) if split.endswith(".txt") else base / f"{split}_set.txt"
-    try:
-        ids = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise UserError(f"list '{listed}' of BRIGHT cannot be read: {error.strerror}") from error
+    ids = [line.strip() for line in read_text(listed, "list of BRIGHT").splitlines() if line.strip()]
     # lists of the release name files: the optical one, or the id alone
     ids = [name.removesuffix(".tif").removesuffix("_pre_disaster") for name in ids]
     twice = sorted({name for name in ids if ids.count(name) > 1})

@@ -15,6 +15,7 @@ import numpy as np
 from mmovseg.data.datasets.catalog import datasets_root
 from mmovseg.data.datasets.folders import RASTER_SUFFIXES
 from mmovseg.data.sample import DatasetDict
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 from mmovseg.projects.codemae.data.copies import copy_groups, without_torn_groups
 
@@ -138,10 +139,7 @@ def load_class_list(
     _check_sensor(sensor)
     place = find_folder(folder, root)
     path = place / list_file
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    lines = [line.strip() for line in read_text(path, "list").splitlines() if line.strip()]
     if not lines:
         raise UserError(f"list '{path}' names no image")
     dicts = []
@@ -189,10 +187,7 @@ def load_listed_pairs(
         raise UserError(f"unknown kind of labels '{labels}'; known: {', '.join(_PAIR_LABELS)}")
     place = find_folder(folder, root)
     path = place / f"{split}.txt"
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"list '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    names = [line.strip() for line in read_text(path, "list").splitlines() if line.strip()]
     dicts: list[DatasetDict] = []
     for name in names:
         stem = name.removesuffix(suffix)

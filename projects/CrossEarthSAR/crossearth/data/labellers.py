@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmovseg.checkpoint.load import file_sha256
 from mmovseg.config import config_hash
+from mmovseg.data.text import read_text
 from mmovseg.data.vocabulary import Vocabulary, vocabulary_from_names
 from mmovseg.errors import UserError
 from mmovseg.inference.predictor import Predictor
@@ -61,10 +62,9 @@ def read_class_map(path: str | Path, classes: Vocabulary, *, like: Vocabulary | 
     Raises:
         UserError: the file is no such JSON, names an unknown class, one class of the model twice, or none at all.
     """
+    text = read_text(path, "class map")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"class map '{path}' cannot be read: {error.strerror}") from error
+        content = json.loads(text)
     except ValueError as error:
         raise UserError(f"class map '{path}' is not valid JSON: {error}") from error
     fits = isinstance(content, dict) and all(

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from mmovseg.data.sample import IGNORE_LABEL
+from mmovseg.data.text import read_text
 from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.errors import UserError
 
@@ -88,10 +89,9 @@ def _own() -> Unification:
 
 
 def _read(path: Path) -> Unification:
+    text = read_text(path, "class table")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"class table '{path}' cannot be read: {error.strerror}") from error
+        content = json.loads(text)
     except ValueError as error:
         raise UserError(f"class table '{path}' is not valid JSON: {error}") from error
     if not _is_table(content):

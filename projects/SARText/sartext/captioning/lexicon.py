@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.captioning.facts import CELLS, HALVES, LARGEST_EXACT, SEVERAL
 from mmovseg.projects.sartext.captioning.phrases import PhraseTable
@@ -189,10 +190,9 @@ def load_lexicon(path: str | Path | None = None) -> Lexicon:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    text = read_text(path, "lexicon")
     try:
-        words = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"lexicon '{path}' cannot be read: {error.strerror}") from error
+        words = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"lexicon '{path}' is not valid JSON in UTF-8: {error}") from error
     if not isinstance(words, dict):

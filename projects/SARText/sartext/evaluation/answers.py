@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 
 _SYNONYMS = Path(__file__).with_name("answer_synonyms.json")
@@ -111,9 +112,10 @@ def load_answer_rules(synonyms: str | None = None, *, drop_articles: bool = True
         UserError: the file is not readable, or holds something else.
     """
     path = _SYNONYMS if synonyms is None else Path(synonyms)
+    text = read_text(path, "synonyms")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(text)
+    except ValueError as error:
         raise UserError(f"synonyms '{path}' cannot be read: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(value, str) and value for value in content.values()):
         raise UserError(f"synonyms '{path}' must be a JSON object of phrase and stand-in")

@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from mmovseg.data.text import read_text
 from mmovseg.errors import UserError
 
 _FOLDER = Path(__file__).parent
@@ -191,10 +192,9 @@ def default_lexicon() -> Lexicon:
 
 
 def _read_object(path: str | Path) -> dict[str, Any]:
+    text = read_text(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read: {error.strerror}") from error
+        content = json.loads(text)
     except ValueError as error:
         raise UserError(f"'{path}' is not valid JSON: {error}") from error
     if not isinstance(content, dict):
