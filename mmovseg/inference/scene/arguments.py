@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from mmovseg.data.sample import MODALITIES
 from mmovseg.data.sar import SAR_UNITS
 from mmovseg.data.vocabulary import Vocabulary, vocabulary_from_file, vocabulary_from_names
 from mmovseg.errors import OneLineParser, UserError
-from mmovseg.inference.scene.options import CLOUD_POLICIES, MAP_SUFFIXES, PRECISIONS, SceneOptions
+from mmovseg.inference.scene.options import CLOUD_POLICIES, GDAL_NAME, MAP_SUFFIXES, PRECISIONS, SceneOptions
 from mmovseg.inference.scene.tiling import ANCHORS
 
 if TYPE_CHECKING:
@@ -30,8 +29,6 @@ RESAMPLINGS = ("nearest", "bilinear", "average")
 POLYGON_SUFFIXES = (".gpkg", ".geojson")
 LONGEST_NAME = 200
 LARGEST_TEXT_BYTES = 10_000_000
-_GDAL_NAME = re.compile(r"/vsi|\w{2,}:", re.ASCII)
-"""What GDAL reads by itself: virtual paths, addresses (``https://``), and parts of files (``NETCDF:"a.nc":vv``)."""
 
 _DESCRIPTION = """
 Name what you look for; get a map of a whole scene. The optical and the SAR raster may differ in grid, coordinates,
@@ -300,7 +297,7 @@ def require_file(path: str, option: str, *, folders: bool = False) -> None:
     """
     if not path:
         raise UserError(f"{option}: there is no file name")
-    if _GDAL_NAME.match(path):
+    if GDAL_NAME.match(path):
         return
     shown = path if len(path) <= 300 else f"{path[:300]}..."
     try:

@@ -19,7 +19,7 @@ from mmovseg.config.suggest import did_you_mean
 from mmovseg.data.datasets.folders import RASTER_SUFFIXES
 from mmovseg.data.sar import SAR_UNITS
 from mmovseg.errors import UserError
-from mmovseg.inference.scene.options import MAP_SUFFIXES
+from mmovseg.inference.scene.options import GDAL_NAME, MAP_SUFFIXES
 from mmovseg.inference.scene.rasters import SceneInputs
 
 OPTICAL_ASSETS = ("optical", "visual", "rgb", "image")
@@ -60,7 +60,8 @@ def read_jobs(
         source: a folder with ``optical/`` and ``sar/`` (or one of them; ``cloud_mask/`` where there is one) whose files
             have equal names; a ``.csv`` file with a header line of `COLUMNS`, of which ``optical`` or ``sar`` must be
             there; or STAC items: a ``.json`` or ``.geojson`` file with an item, a list of items or a feature
-            collection, or a ``.jsonl`` or ``.ndjson`` file with an item a line. Paths are relative to the file.
+            collection, or a ``.jsonl`` or ``.ndjson`` file with an item a line. Paths are relative to the file;
+            what only GDAL understands (``/vsizip/...``, ``NETCDF:"a.nc":vv``) stays as it is.
         output_dir: folder of the maps, each called ``<name>.tif`` unless the table says otherwise.
         defaults: how rasters are read where the list says nothing.
         optical_asset: key of the optical asset of STAC items; None takes the first of `OPTICAL_ASSETS` that an item
@@ -253,8 +254,9 @@ def _text(path: Path) -> str:
 
 
 def _locate(text: str, beside: Path) -> str:
-    """Return a path relative to the list, or an address as it is."""
-    return text if "://" in text or text.startswith("/vsi") else str(beside.parent / text)
+    """Return a path relative to the list, or what only GDAL understands as it is."""
+    path = str(beside.parent / text)
+    return text if GDAL_NAME.match(text) and not os.path.exists(path) else path
 
 
 def _stem(values: Mapping[str, Any], where: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +16,8 @@ CLOUD_POLICIES: tuple[CloudPolicy, ...] = get_args(CloudPolicy)
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MAP_SUFFIXES = (".tif", ".tiff")
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+GDAL_NAME = re.compile(r"/vsi|\w{2,}:", re.ASCII)
+"""What GDAL reads by itself: virtual paths, addresses (``https://``), and parts of files (``NETCDF:"a.nc":vv``)."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_table_fills_columns_and_defaults(tmp_path):
     assert second.inputs.optical is None and second.inputs.sar_nodata != second.inputs.sar_nodata
     assert (third.inputs.optical, third.inputs.sar) == ("https://host/3.tif", "/abs/3.tif")
     assert third.inputs.cloud_mask == str(tmp_path / "m.tif") and third.inputs.sar_unit == "db"
+
+
+def test_names_that_only_gdal_understands_stay(tmp_path):
+    names = ['NETCDF:"a.nc":rgb', "/vsizip/a.zip/b.tif", "s3://bucket/a.tif", "GTIFF_DIR:2:a.tif"]
+    _touch(tmp_path, "T10:30.tif")
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        given = [*names, "T10:30.tif", "a:b.tif"]
+        csv.writer(file).writerows([("name", "optical"), *enumerate(given)])
+    jobs = read_jobs(tmp_path / "list.csv", output_dir="maps")
+    files = [str(tmp_path / name) for name in ("T10:30.tif", "a:b.tif")]
+    assert [job.inputs.optical for job in jobs] == names + files
 
 
 @pytest.mark.parametrize("form", ["collection", "list", "item", "lines"])
