@@ -1,7 +1,7 @@
 """Linear probe on WHU-OPT-SAR, HiViT-B, 10 shots a class: which classes cover at least a tenth of the image.
 
-``<datasets>/whu_opt_sar_pairs`` holds ``{train,test}.txt``, ``RGB/``, ``SAR/`` and ``Label/`` (PNG, 0 = background, which
-is no answer, then the seven classes). It is not what datasets/prepare_whu_opt_sar.py makes, which has no optical images.
+``<datasets>/whu_opt_sar_pairs`` holds ``{train,test}.txt``, ``RGB/``, ``SAR/`` and ``Label/`` (PNG, 0 = background,
+which is no answer, then the seven classes). datasets/prepare_whu_opt_sar.py makes another set, without optical images.
 """
 
 from mmovseg.config import LazyCall as L
