@@ -93,12 +93,22 @@ class CheckpointHook(HookBase):
         self.metadata = dict(metadata)
         self.config = config
         self._last: tuple[int, Path] | None = None
+        self._periodic: list[Path] = []  # of this run, oldest first: a folder may hold those of a former one
+
+    def before_train(self) -> None:
+        """Take up the periodic files that a resumed run wrote before."""
+        if self.trainer.start_iter > 0:
+            files = sorted(self.output_dir.glob("model_" + "[0-9]" * 7 + ".safetensors"))
+            start = self.trainer.start_iter
+            self._periodic = [file for file in files if int(file.stem.removeprefix("model_")) <= start]
 
     def after_step(self) -> None:
         """Write the periodic checkpoint."""
         done = self.trainer.iter + 1
         if self.period > 0 and done % self.period == 0 and done < self.trainer.max_iter:
-            self._save(f"model_{done:07d}.safetensors", done)
+            name = f"model_{done:07d}.safetensors"
+            self._save(name, done)
+            self._periodic = [file for file in self._periodic if file.name != name] + [self.output_dir / name]
             self._remove_old()
 
     def after_train(self) -> None:
@@ -137,10 +147,10 @@ class CheckpointHook(HookBase):
         comm.synchronize()
 
     def _remove_old(self) -> None:
-        if self.max_to_keep > 0 and comm.is_main_process():
-            files = sorted(self.output_dir.glob("model_" + "[0-9]" * 7 + ".safetensors"))
-            for file in files[: -self.max_to_keep]:
-                file.unlink()
+        if self.max_to_keep > 0:
+            old, self._periodic = self._periodic[: -self.max_to_keep], self._periodic[-self.max_to_keep :]
+            for file in old if comm.is_main_process() else ():
+                file.unlink(missing_ok=True)
 
 
 class EvaluationHook(HookBase):

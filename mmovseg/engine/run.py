@@ -219,7 +219,7 @@ def run_training(context: Context, *, resume: bool = False) -> dict[str, Any]:
     """
     start_time = time.perf_counter()
     config, train = context.config, context.config.train
-    state = _state_to_resume(context) if resume else None
+    state = _state_to_resume(context, resume)
     start_iter = int(state["iteration"]) if state is not None else 0
     if start_iter > train.max_iter:
         raise UserError(
@@ -264,8 +264,17 @@ def run_training(context: Context, *, resume: bool = False) -> dict[str, Any]:
     }
 
 
-def _state_to_resume(context: Context) -> dict[str, Any] | None:
+def _state_to_resume(context: Context, resume: bool) -> dict[str, Any] | None:
+    """Return the state to go on from, None to start anew; that it is there and is not asked for is told, too."""
     file = context.output_dir / STATE_FILE
+    if not resume:
+        if file.is_file():
+            logger.warning(
+                "'%s' holds the checkpoints of a former training: this one starts at iteration 0 and replaces its "
+                "state and the weights of the same names; --resume would go on with it",
+                context.output_dir,
+            )
+        return None
     if not file.is_file():
         logger.warning("--resume finds no '%s'; the training starts at iteration 0", file)
         return None

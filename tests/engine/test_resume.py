@@ -109,6 +109,25 @@ def test_old_checkpoints_go_and_the_best_stays_apart(tmp_path):
     assert json.loads(read_metadata(tmp_path / "model_best.safetensors")["best_value"]) >= max(values)
 
 
+def periodic(folder):
+    return sorted(file.stem.removeprefix("model_") for file in folder.glob("model_0*.safetensors"))
+
+
+def test_a_used_folder_is_told_and_keeps_the_checkpoints_of_the_new_run(tmp_path, capsys):
+    run(tmp_path, "train.max_iter=40", "train.checkpoint.period=10")
+    assert periodic(tmp_path) == ["0000020", "0000030"]
+    assert "former training" not in capsys.readouterr().out
+    with pytest.raises(NonFiniteLossError):  # killed at 5, so that a checkpoint in between is the newest
+        run(tmp_path, "train.checkpoint.period=2", "train.eval_period=2", "model.poison_after=5")
+    assert capsys.readouterr().out.count("holds the checkpoints of a former training") == 1
+    assert (tmp_path / "last_checkpoint").read_text().strip() == "model_0000004.safetensors"
+    assert int(read_metadata(tmp_path / "model_0000004.safetensors")["iteration"]) == 4
+    assert periodic(tmp_path) == ["0000002", "0000004", "0000020", "0000030"]
+    run(tmp_path, "train.checkpoint.period=1", "--resume")  # counts the two files of its own first half
+    assert periodic(tmp_path) == ["0000004", "0000005", "0000020", "0000030"]
+    assert "former training" not in capsys.readouterr().out
+
+
 def test_best_value_survives_a_resume(tmp_path):
     options = ("train.eval_period=2", "train.select_best.metric=fit/mse")
     run(tmp_path, *options, "train.select_best.mode=max")
