@@ -180,6 +180,7 @@ class EvaluationHook(HookBase):
         self.best_mode = best_mode
         self.results: Mapping[str, Any] = {}
         self._best: float | None = None
+        self._told = False
 
     def before_train(self) -> None:
         """Take up the best value so far when a run is resumed: it is written in the best file itself."""
@@ -199,6 +200,10 @@ class EvaluationHook(HookBase):
         """Evaluate at the end, if the training came to it."""
         if self.period >= 0 and self.trainer.iter >= self.trainer.max_iter:
             self._run(self.trainer.iter)
+            if self.best_metric and self._best is None:
+                file = self.checkpoints.output_dir / BEST_FILE
+                former = f"; '{file}' is of a former run" if file.is_file() else ""
+                logger.warning("no %s was kept: %s never was a finite number%s", BEST_FILE, self.best_metric, former)
 
     def _run(self, done: int) -> None:
         weights: AbstractContextManager[None] = self.ema.applied() if self.ema is not None else nullcontext()
@@ -226,6 +231,14 @@ class EvaluationHook(HookBase):
             known = ", ".join(scalars) or "no numbers"
             raise UserError(f"train.select_best.metric is '{self.best_metric}' but the evaluation gives {known}")
         value = scalars[self.best_metric]
+        if not math.isfinite(value) and not self._told:
+            self._told = True
+            logger.warning(
+                "train.select_best.metric: %s is %s, which is never the best; it may need classes that this vocabulary "
+                "or data lacks",
+                self.best_metric,
+                value,
+            )
         sign = 1.0 if self.best_mode == "max" else -1.0
         better = math.isfinite(value) and (self._best is None or sign * value > sign * self._best)
         return value if better else None

@@ -13,6 +13,7 @@ from mmovseg.engine.cli import train_main
 from mmovseg.engine.seeding import capture_rng, preserved_rng, restore_rng
 from mmovseg.engine.train_loop import NonFiniteLossError
 from mmovseg.errors import UserError
+from tests.engine.toy_parts import ToyEvaluator
 
 TOY = str(Path(__file__).with_name("toy_config.py"))
 OPTIONS = ["model.noise=0.1", "train.ema.enabled=true", "train.clip_grad.enabled=true", "train.checkpoint.period=3"]
@@ -136,6 +137,19 @@ def test_best_value_survives_a_resume(tmp_path):
     kept = read_metadata(tmp_path / "model_best.safetensors")
     assert int(kept["iteration"]) <= 6
     assert (tmp_path / "model_best.safetensors").read_bytes() == best
+
+
+def test_a_best_that_cannot_be_found_is_told_once_and_at_the_end(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ToyEvaluator, "evaluate", lambda self: {"fit": {"mse": 1.0, "hIoU": float("nan")}})
+    (tmp_path / "model_best.safetensors").touch()
+    run(tmp_path, "train.eval_period=2", "train.select_best.metric=fit/hIoU")
+    printed = capsys.readouterr().out
+    assert printed.count("fit/hIoU is nan, which is never the best") == 1
+    assert "no model_best.safetensors was kept: fit/hIoU never was a finite number; '" in printed
+    assert f"'{tmp_path / 'model_best.safetensors'}' is of a former run" in printed
+    (tmp_path / "model_best.safetensors").unlink()
+    run(tmp_path, "train.select_best.metric=fit/mse")
+    assert "was kept" not in capsys.readouterr().out
 
 
 def test_unknown_metric_is_refused(tmp_path):
