@@ -5,17 +5,19 @@ for all), ``num_folds``, ``folds`` (which of them are held out), ``seed``, ``clo
 cover of the later date from which a place counts as that; overcast places are cloudy ones too), ``runs`` (``name``,
 ``label``, ``config``, perhaps ``overrides``, and ``compared_with``, a run whose lead over this one is stated) and
 ``baselines`` (``name``, ``label``, perhaps ``minor``). Results are two CSV files: one row a run and fold, one row a run
-and place. Every figure is computed from the second. Rows that are there are kept.
+and place. Every figure is computed from the second. Rows that are there are kept, unless their hash says that they were
+made otherwise.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,9 @@ import numpy as np
 from mmovseg.data.datasets.ombria import OmbriaReader, load_ombria
 from mmovseg.data.datasets.ombria_facts import PlaceFacts, read_places
 from mmovseg.engine.cli import train_main
+from mmovseg.engine.table_reuse import KeptRows
+from mmovseg.engine.table_rows import SETUP, append_rows, read_rows
+from mmovseg.engine.table_trainings import describe_config, digest
 from mmovseg.errors import UserError
 from mmovseg.evaluation.flood_baselines import BASELINES, run_baseline
 from mmovseg.evaluation.per_image import PER_IMAGE_FILE, read_per_image
@@ -31,7 +36,7 @@ from mmovseg.evaluation.provenance import source_commit
 
 RUN_FIELDS = (
     "run", "fold", "seed", "places", "cloudy places", "IoU", "mIoU", "IoU cloudy", "IoU clear", "config",
-    "config_sha256", "iterations", "seconds", "commit", "weights_sha256", "machine",
+    "config_sha256", "iterations", "seconds", "commit", "weights_sha256", "machine", SETUP,
 )  # fmt: skip
 PLACE_FIELDS = ("run", "fold", "seed", "place", "group", "cloud_after", "tn", "fp", "fn", "tp")
 
@@ -84,15 +89,24 @@ def fill_fold_table(
             `results`.
 
     Raises:
-        UserError: a baseline that does not exist, or whatever a run raises.
+        UserError: a baseline that does not exist, a row that was measured in another way or, with `overrides`, does not
+            tell how, or whatever a run raises.
     """
     results = Path(results)
+    folds = [int(fold) for fold in table["folds"] if only_folds is None or fold in only_folds]
+    for entry in table["runs"] if overrides and folds else ():
+        _setup(table, entry, folds[0], overrides)  # a slip in the last one is told before hours of the first
+    kept = KeptRows(results, changed=bool(overrides))
     reader = OmbriaReader()  # one for all baselines, which all look at the same places
-    done = {(row["run"], row["fold"]) for row in _read(results)}
-    for fold in (fold for fold in table["folds"] if only_folds is None or fold in only_folds):
-        for entry in _entries(table):
-            if (entry["name"], str(fold)) not in done:
-                _measure(table, entry, int(fold), results, Path(output), root, overrides, reader)
+    done = {(row["run"], row["fold"]): row for row in read_rows(results)}
+    for fold, entry in product(folds, _entries(table)):
+        row = done.get((entry["name"], str(fold)))
+        if row is None:
+            _measure(table, entry, fold, results, Path(output), root, overrides, reader)
+        else:
+            setup = partial(_setup, table, entry, fold, overrides)
+            kept.take(row, setup, f"run '{entry['name']}', fold {fold}")
+    kept.tell()
 
 
 def places_path(results: str | Path) -> Path:
@@ -111,7 +125,7 @@ def read_counts(results: str | Path) -> list[PlaceCount]:
             cloud_after=float(row["cloud_after"]),
             counts=np.array([[row["tn"], row["fp"]], [row["fn"], row["tp"]]], dtype=np.int64),
         )
-        for row in _read(places_path(results))
+        for row in read_rows(places_path(results))
     ]
 
 
@@ -230,7 +244,8 @@ def _measure(
     if set(counts) != {item["image_id"] for item in test}:
         raise UserError(f"run '{entry['name']}' was tested on other places than fold {fold} of the table")
     places = {place: row for (split, place), row in read_places(_base(options, root)).items() if split == "train"}
-    _write_rows(table, entry, fold, results, counts, places, {**facts, "seconds": round(time.perf_counter() - start)})
+    facts |= {"seconds": round(time.perf_counter() - start), SETUP: _setup(table, entry, fold, overrides)}
+    _write_rows(table, entry, fold, results, counts, places, facts)
 
 
 def _base(options: Mapping[str, Any], root: str | Path | None) -> Path:
@@ -243,14 +258,12 @@ def _train(
     table: Mapping[str, Any], entry: Mapping[str, Any], fold: int, output: Path, overrides: Sequence[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     folder = output / f"{entry['name']}-fold{fold}"
-    settings = [f"dataloader.{part}.dataset.{key}={value}" for part in ("train", "test")
-                for key, value in (("fold", fold), ("num_folds", table["num_folds"]))]  # fmt: skip
-    settings += [f"train.seed={table['seed']}", f"train.output_dir={folder}", "train.eval_period=0"]
-    trained = train_main(
-        ["--config-file", entry["config"], *settings, "train.tensorboard=false"]
-        + [*entry.get("overrides", ()), *overrides]
-    )
-    file = next(iter(sorted(folder.glob(f"eval/*/*/{PER_IMAGE_FILE}"))), None)
+    pattern = f"eval/*/*/{PER_IMAGE_FILE}"
+    for file in folder.glob(pattern):
+        file.unlink()  # of a former training, maybe of another modality
+    settings = [f"train.output_dir={folder}", "train.eval_period=0", "train.tensorboard=false"]
+    trained = train_main(["--config-file", entry["config"], *settings, *_settings(table, entry, fold, overrides)])
+    file = next(iter(sorted(folder.glob(pattern))), None)
     if file is None:
         raise UserError(f"config '{entry['config']}' needs the evaluator PerImageEvaluator for a table of folds")
     facts = json.loads(file.with_name("result.json").read_text(encoding="utf-8"))["provenance"]
@@ -264,6 +277,21 @@ def _train(
     return read_per_image(file, 2), row
 
 
+def _settings(table: Mapping[str, Any], entry: Mapping[str, Any], fold: int, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of one training that bear on its figures."""
+    folds = [f"dataloader.{part}.dataset.{key}={value}" for part in ("train", "test")
+             for key, value in (("fold", fold), ("num_folds", table["num_folds"]))]  # fmt: skip
+    return [*folds, f"train.seed={table['seed']}", *entry.get("overrides", ()), *overrides]
+
+
+def _setup(table: Mapping[str, Any], entry: Mapping[str, Any], fold: int, overrides: Sequence[str]) -> str:
+    """Return the hash of all that makes a row, cut to the length that rows keep; overrides reach no baseline."""
+    made = {key: table[key] for key in ("dataset", "num_folds", "cloudy_from")} | {"fold": fold}
+    if "config" in entry:
+        made["config"] = describe_config(entry["config"], tuple(_settings(table, entry, fold, overrides)), ())
+    return digest({**made, "name": None if "config" in entry else entry["name"]})[:12]
+
+
 def _write_rows(
     table: Mapping[str, Any],
     entry: Mapping[str, Any],
@@ -275,14 +303,14 @@ def _write_rows(
 ) -> None:
     cloudy = {place for place in counts if places[place].cloud_after >= float(table["cloudy_from"])}
     common = {"run": entry["name"], "fold": fold, "seed": table["seed"]}
-    _append(
+    append_rows(
         places_path(results),
-        PLACE_FIELDS,
         [
             {**common, "place": place, "group": places[place].group, "cloud_after": places[place].cloud_after}
             | dict(zip(("tn", "fp", "fn", "tp"), matrix.ravel().tolist(), strict=True))
             for place, matrix in sorted(counts.items())
         ],
+        PLACE_FIELDS,
     )
     groups = {"IoU": set(counts), "IoU cloudy": cloudy, "IoU clear": set(counts) - cloudy}
     ious = {name: flood_iou(np.stack([counts[p] for p in members])) for name, members in groups.items() if members}
@@ -292,24 +320,7 @@ def _write_rows(
         "commit": str(facts.get("commit") or "")[:12],
         "machine": f"{platform.machine()}, cpu",
     }
-    _append(results, RUN_FIELDS, [row])
-
-
-def _append(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields, lineterminator="\n")
-        if fresh:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    append_rows(results, [row], RUN_FIELDS)
 
 
 def _entries(table: Mapping[str, Any]) -> list[dict[str, Any]]:

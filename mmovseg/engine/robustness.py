@@ -24,6 +24,8 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,21 +42,26 @@ from mmovseg.engine.evaluation import evaluate, test_nodes
 from mmovseg.engine.hooks import FINAL_FILE
 from mmovseg.engine.provenance import device_name, result_facts
 from mmovseg.engine.run import autocast_for, build_model, prepare
+from mmovseg.engine.table_reuse import KeptRows
+from mmovseg.engine.table_rows import SETUP
+from mmovseg.engine.table_trainings import Trainings, digest, read_note
 from mmovseg.engine.tables import METRICS, append_row, read_rows
 from mmovseg.errors import UserError
 from mmovseg.evaluation.bootstrap import bootstrap_intervals
 from mmovseg.evaluation.per_image import PerImageEvaluator
 from mmovseg.evaluation.provenance import source_commit
 from mmovseg.evaluation.sem_seg import OVSegEvaluator
+from mmovseg.weights import resolve
 
 SweepName = Literal["cover", "shift", "margin"]
 SWEEPS: tuple[SweepName, ...] = get_args(SweepName)
 ANY = "any"
+_KEY = ("run", "seed", "sweep", "kind", "value", "modality")
 _UNTOUCHED = {("cover", "sar"), ("shift", "optical"), ("shift", "shuffled-sar"), ("margin", "optical")}
 INTERVALS = tuple(f"{metric} {end}" for metric in METRICS for end in ("low", "high"))
 FIELDS = (
     "table", "sweep", "kind", "value", "run", "seed", "modality", *METRICS, *INTERVALS, "config", "config_sha256",
-    "data", "images", "seconds", "commit", "weights_sha256", "machine",
+    "data", "images", "seconds", "commit", "weights_sha256", "machine", SETUP,
 )  # fmt: skip
 
 
@@ -140,31 +147,62 @@ def fill_sweep(
     Args:
         sweep: from `read_sweep`.
         results: CSV to append to.
-        output: folder for the runs that have to be trained; ``<run>-seed<seed>`` that lie there are used.
+        output: folder for the runs that have to be trained; ``<run>-seed<seed>`` that lie there are used, unless a note
+            beside them says that they were trained otherwise, or there are `overrides` and no note.
         overrides: ``key=value`` for every config.
         only: names of the runs to measure, None = all.
 
     Raises:
-        UserError: `only` names a run that the sweep does not have, or a config or checkpoint is not usable.
+        UserError: `only` names a run that the sweep does not have, a config or checkpoint is not usable, or a row was
+            measured in another way or, with `overrides`, does not tell how.
     """
     names = [run["name"] for run in sweep["runs"]]
     unknown = sorted(set(only or ()) - set(names))
     if unknown:
         raise UserError(f"sweep '{sweep['name']}' has no run '{unknown[0]}'; it has: {', '.join(names)}")
-    key_fields = ("run", "seed", "sweep", "kind", "value", "modality")
-    known = {tuple(row[name] for name in key_fields) for row in read_rows(results)}
+    runs = [run for run in sweep["runs"] if only is None or run["name"] in only]
+    trainings = Trainings(sweep, output, overrides=overrides, start=train_main)
+    for run in runs:
+        trainings.check_overrides(run)  # a slip in the last one is told before hours of the first
+    kept = KeptRows(results, changed=bool(overrides))
+    known = {tuple(row[name] for name in _KEY): row for row in read_rows(results)}
     shared = _Shared()
-    for seed in sweep["seeds"]:
-        for run in (run for run in sweep["runs"] if only is None or run["name"] in only):
-            missing = [
-                point
-                for point in points_of(sweep, run)
-                if (run["name"], str(seed), point.sweep, point.kind, point.value, point.modality) not in known
-            ]
-            if missing:
-                for row in _measure(sweep, run, seed, missing, Path(output), overrides, shared):
-                    append_row(results, row, FIELDS)
+    for seed, run in product(sweep["seeds"], runs):
+        missing = []
+        for point in points_of(sweep, run):
+            row = known.get((run["name"], str(seed), point.sweep, point.kind, point.value, point.modality))
+            if row is None:
+                missing.append(point)
+            else:
+                what = f"run '{run['name']}', seed {seed}, {point.sweep} {point.value}, {point.modality}"
+                kept.take(row, partial(_setup, sweep, run, seed, trainings), what)
+        if missing:
+            checkpoint = _checkpoint(run, seed, trainings, changed=bool(overrides))
+            setup = _setup(sweep, run, seed, trainings)
+            for row in _measure(sweep, run, seed, missing, checkpoint, overrides, shared):
+                append_row(results, {**row, SETUP: setup}, FIELDS)
+    kept.tell()
     return read_rows(results)
+
+
+def _setup(sweep: Mapping[str, Any], run: Mapping[str, Any], seed: int, trainings: Trainings) -> str:
+    """Return the hash of all that makes the rows of a run, cut to the length that rows keep."""
+    made = trainings.row_sha256(run, seed, given=_given(run, seed))
+    return digest({"run": made, "scenes": sweep["scenes"]})[:12]
+
+
+def _given(run: Mapping[str, Any], seed: int) -> str | None:
+    """Return the weights that the sweep names for a run, None when it is to be trained.
+
+    Raises:
+        UserError: they do not exist.
+    """
+    if run.get("checkpoint") is None:
+        return None
+    given = str(run["checkpoint"]).replace("{seed}", str(seed))
+    if not resolve(given).is_file():
+        raise UserError(f"checkpoint '{given}' does not exist")
+    return given
 
 
 def _measure(
@@ -172,13 +210,12 @@ def _measure(
     run: Mapping[str, Any],
     seed: int,
     points: Sequence[Point],
-    output: Path,
+    checkpoint: str,
     overrides: Sequence[str],
     shared: _Shared,
 ) -> Iterator[dict[str, Any]]:
     """Evaluate points of one run and seed with one model; yield a row each."""
     changes = [*run.get("overrides", ()), *overrides, f"train.seed={seed}"]
-    checkpoint = _checkpoint(run, seed, output, changes)
     config = load_config(run["config"])
     apply_overrides(config, changes)
     name, loader, evaluator = _only_test(config, run["config"])
@@ -224,16 +261,23 @@ def _measure(
         }
 
 
-def _checkpoint(run: Mapping[str, Any], seed: int, output: Path, changes: Sequence[str]) -> str:
-    """Return the weights of a run, training them if they are to be trained and do not lie in `output` yet."""
-    if run.get("checkpoint") is not None:
-        return str(run["checkpoint"]).replace("{seed}", str(seed))
-    folder = output / f"{run['name']}-seed{seed}"
-    file = folder / FINAL_FILE
-    if not file.is_file():
-        settings = [f"train.output_dir={folder}", "train.eval_period=-1", "train.tensorboard=false"]
-        train_main(["--config-file", run["config"], *changes, *settings])
-    return str(file)
+def _checkpoint(run: Mapping[str, Any], seed: int, trainings: Trainings, *, changed: bool) -> str:
+    """Return the weights of a run, training them if they are to be trained and do not lie in the folder yet.
+
+    Raises:
+        UserError: what lies there was trained otherwise or, when it may have been (`changed`), does not tell how.
+    """
+    given = _given(run, seed)
+    if given is not None:
+        return given
+    file = trainings.folder(run, seed) / FINAL_FILE
+    if file.is_file():
+        setup = read_note(file.parent).get("setup_sha256")
+        if setup == trainings.training_sha256(run, seed) or (setup is None and not changed):
+            return str(file)
+        told = "does not tell how it was trained" if setup is None else "was trained with another config or overrides"
+        raise UserError(f"'{file}' {told}; remove it or name another folder with --output")
+    return str(trainings.weights(run, seed).checkpoint)
 
 
 def _only_test(config: DictConfig, source: str) -> tuple[str, DictConfig, DictConfig]:

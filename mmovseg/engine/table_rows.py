@@ -20,7 +20,8 @@ _FACTS = (
     "weights_sha256", "machine",
 )  # fmt: skip
 # Newer than the first results, whose files go on without them.
-_LATER = ("parts", "part_iterations", "part_seconds", "setup_sha256")
+SETUP = "setup_sha256"
+_LATER = ("parts", "part_iterations", "part_seconds", SETUP)
 FIELDS = (*_KEY, *METRICS, "permuted mIoU", "permuted mIoU-unseen", "constant mIoU-unseen", *_FACTS, *_LATER)
 CLASS_FIELDS = (*_KEY, "dataset", "class", "seen", "IoU")
 
@@ -41,18 +42,19 @@ def read_rows(path: str | Path) -> list[dict[str, str]]:
 
 
 def append_row(path: str | Path, row: Mapping[str, Any], fields: Sequence[str] = FIELDS) -> None:
-    """Add one row to a CSV, which is made with a header of `fields` if it does not exist.
+    """Add one row to a CSV; see `append_rows`."""
+    append_rows(path, [row], fields)
+
+
+def append_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> None:
+    """Add rows to a CSV, which is made with a header of `fields` if it does not exist.
 
     Raises:
         UserError: the file has other columns; only those that came later than the first results may be missing.
     """
-    _append(path, [row], fields)
-
-
-def _append(path: str | Path, rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = _header(path)
+    header = read_header(path)
     for column in header or ():
         if column not in fields:
             raise UserError(f"'{path}' has a column '{column}' that these results lack; name another file")
@@ -68,7 +70,9 @@ def _append(path: str | Path, rows: Iterable[Mapping[str, Any]], fields: Sequenc
         file.write(text.getvalue())  # at once: two processes may measure different seeds of one table
 
 
-def _header(path: Path) -> list[str]:
+def read_header(path: str | Path) -> list[str]:
+    """Return the columns of a CSV, none when the file does not exist."""
+    path = Path(path)
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -167,7 +171,7 @@ def append_classes(path: str | Path, row: Mapping[str, Any], report: Mapping[str
         for entry in report.get("per_class", ())
     ]
     if rows:
-        _append(path, rows, CLASS_FIELDS)
+        append_rows(path, rows, CLASS_FIELDS)
 
 
 def read_classes(path: str | Path) -> list[dict[str, str]]:
@@ -176,7 +180,7 @@ def read_classes(path: str | Path) -> list[dict[str, str]]:
     Raises:
         UserError: the file holds something else.
     """
-    header = _header(Path(path))
+    header = read_header(path)
     if header and header != list(CLASS_FIELDS):
         raise UserError(f"'{path}' does not hold the IoU of classes: its columns are not {', '.join(CLASS_FIELDS)}")
     latest = {

@@ -105,6 +105,20 @@ class Trainings:
         for name in entry.get("uses", {}).values():
             self.check(self._parts[name])
 
+    def check_overrides(self, run: Mapping[str, Any], *, with_parts: bool = True) -> None:
+        """Apply the overrides, if there are any, to the configs of a run, its parts and the run whose weights it tests.
+
+        Raises:
+            UserError: a config has no such key, or the value does not fit.
+        """
+        left = [run] if self._overrides else []
+        while left:
+            entry = left.pop()
+            self._described(entry, 0)
+            if with_parts:
+                left += [self._parts[name] for name in entry.get("uses", {}).values()]
+                left += [self._runs[entry["weights_of"]]] if "weights_of" in entry else []
+
     def weights(self, run: Mapping[str, Any], seed: int) -> Trained:
         """Return the weights of a run: its own, those of the run whose weights it tests, or none."""
         if not run.get("train", True):
@@ -146,7 +160,7 @@ class Trainings:
         uses = entry.get("uses", {})
         described = self._described(entry, seed)
         keys = ("model", "train", "optimizer", "lr_multiplier", "data") if entry.get("train", True) else ("model",)
-        return _digest(
+        return digest(
             {
                 "config": {key: described[key] for key in keys},
                 "weights": described["weights"],
@@ -160,7 +174,7 @@ class Trainings:
         described = self._described(run, seed)
         weights = self._runs[run["weights_of"]] if "weights_of" in run else run
         made = file_sha256(given) if given is not None else self.training_sha256(weights, seed)
-        return _digest({"weights": made, "model": described["model"], "test": described["test"]})
+        return digest({"weights": made, "model": described["model"], "test": described["test"]})
 
     def _described(self, entry: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
         settings = (*entry.get("overrides", ()), *self._overrides, f"train.seed={seed}")
@@ -168,7 +182,7 @@ class Trainings:
 
     def _train(self, entry: Mapping[str, Any], seed: int) -> Trained:
         folder, setup = self.folder(entry, seed), self.training_sha256(entry, seed)
-        final, state, note = folder / FINAL_FILE, folder / STATE_FILE, _read_note(folder)
+        final, state, note = folder / FINAL_FILE, folder / STATE_FILE, read_note(folder)
         same = note.get("setup_sha256") == setup
         if same and note.get("finished") and final.is_file():
             return Trained(str(final), str(note["iterations"]), note["seconds"])
@@ -241,11 +255,13 @@ def _file_hash(weights: str) -> str:
     return file_sha256(file) if file.is_file() else ""
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
+    """Return the sha256 of plain containers."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _read_note(folder: Path) -> dict[str, Any]:
+def read_note(folder: Path) -> dict[str, Any]:
+    """Return what a training in this folder wrote down of itself, nothing when it did not."""
     try:
         note = json.loads((folder / NOTE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mmovseg.checkpoint.load import read_metadata
 from mmovseg.engine.cli import train_main
 from mmovseg.engine.table_definition import METRICS, read_table
+from mmovseg.engine.table_reuse import KeptRows
 from mmovseg.engine.table_rows import (
     FIELDS,
     append_classes,
@@ -72,7 +74,8 @@ def fill_table(
 
     Raises:
         UserError: `only` names a run that the table does not have, the folder has no checkpoint of the table, the table
-            needs such a folder and has none, a run cannot be done, or the CSV holds it measured in another way.
+            needs such a folder and has none, a run cannot be done, or the CSV holds it measured in another way, or in
+            a way that it does not tell while there are `overrides` or `checkpoints`.
     """
     names = [run["name"] for run in table["runs"]]
     unknown = sorted(set(only or ()) - set(names))
@@ -82,7 +85,9 @@ def fill_table(
     if checkpoints is not None:
         chosen = _with_checkpoint(chosen, Path(checkpoints), skip)
     trainings = Trainings(table, output, overrides=overrides, start=train_main)
-    sitting = _Sitting(table, Path(results), trainings, None if checkpoints is None else Path(checkpoints))
+    chosen = _with_overrides(chosen, trainings, skip, with_parts=checkpoints is None)
+    kept = KeptRows(results, changed=bool(overrides) or checkpoints is not None)
+    sitting = _Sitting(table, Path(results), trainings, None if checkpoints is None else Path(checkpoints), kept)
     for seed in table["seeds"] if seeds is None else seeds:
         for run in chosen:
             try:
@@ -93,7 +98,28 @@ def fill_table(
                 if skip is None:
                     raise
                 skip(run["name"], str(error))
+    kept.tell()
     return read_rows(results)
+
+
+def _with_overrides(
+    runs: Sequence[Mapping[str, Any]],
+    trainings: Trainings,
+    skip: Callable[[str, str], None] | None,
+    *,
+    with_parts: bool,
+) -> list[Mapping[str, Any]]:
+    """Return the runs whose configs take the overrides: a slip in the last one is told before hours of the first."""
+    able = []
+    for run in runs:
+        try:
+            trainings.check_overrides(run, with_parts=with_parts)
+            able.append(run)
+        except UserError as error:
+            if skip is None:
+                raise
+            skip(run["name"], str(error))
+    return able
 
 
 def _with_checkpoint(
@@ -122,6 +148,7 @@ class _Sitting:
     results: Path
     trainings: Trainings
     checkpoints: Path | None
+    kept: KeptRows
 
     @property
     def of_segmentation(self) -> bool:
@@ -143,13 +170,9 @@ class _Sitting:
             for row in read_rows(self.results)
             if (row["run"], row["seed"]) == (run["name"], str(seed))
         }
-        for modality in run["evaluate"]:
-            found = known.get(modality, {}).get("setup_sha256")
-            if found and found != self.setup(run, seed):
-                raise UserError(
-                    f"'{self.results}' holds run '{run['name']}', seed {seed}, {modality}, measured with another "
-                    "config, overrides, parts or weights; remove that row or name another file with --results"
-                )
+        for modality in (name for name in run["evaluate"] if name in known):
+            what = f"run '{run['name']}', seed {seed}, {modality}"
+            self.kept.take(known[modality], partial(self.setup, run, seed), what)
         return [modality for modality in run["evaluate"] if modality not in known]
 
     def measure(self, run: Mapping[str, Any], seed: int, modalities: Sequence[str]) -> None:

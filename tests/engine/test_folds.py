@@ -10,6 +10,7 @@ from mmovseg.data.datasets import catalog
 from mmovseg.data.datasets.ombria import OmbriaReader, load_ombria
 from mmovseg.engine import folds
 from mmovseg.engine.folds import PlaceCount, bootstrap, fill_fold_table, flood_iou, mean_iou, read_counts, to_markdown
+from mmovseg.engine.table_rows import read_rows
 from mmovseg.errors import UserError
 from mmovseg.evaluation.flood_baselines import run_baseline
 from mmovseg.testing.models import forget_foundation_weights
@@ -64,6 +65,8 @@ def test_baselines_are_counted_once_and_places_are_not_mixed(sets, tmp_path):
     before = results.read_text()
     fill_fold_table(TABLE, results, tmp_path / "runs")
     assert results.read_text() == before
+    with pytest.raises(UserError, match="holds run 'all_flooded', fold 1, measured with another config"):
+        fill_fold_table(TABLE | {"dataset": {"dates": "after"}}, results, tmp_path / "runs")
     counts = read_counts(results)
     held_out = {fold: {item["image_id"] for item in load_ombria("val", fold=fold, num_folds=3)} for fold in (1, 2)}
     for fold in (1, 2):
@@ -117,6 +120,10 @@ def test_a_model_trains_on_its_folds_and_is_counted_place_by_place(sets, tmp_pat
     assert {row.place for row in counts} == {i["image_id"] for i in load_ombria("val", fold=2, num_folds=3)}
     known = {item["image_id"]: (OmbriaReader()(item).sem_seg != 255).sum() for item in load_ombria("train")}
     assert all(row.counts.sum() == known[row.place] for row in counts)
+    fill_fold_table(table, tmp_path / "ombria.csv", tmp_path / "runs", overrides=["train.max_iter=2"])
+    assert read_counts(tmp_path / "ombria.csv") and len(read_rows(tmp_path / "ombria.csv")) == 1
+    with pytest.raises(UserError, match="holds run 'sar', fold 2, measured with another config"):
+        fill_fold_table(table, tmp_path / "ombria.csv", tmp_path / "runs", overrides=["train.max_iter=3"])
 
 
 def test_the_brief_table_leaves_out_folds_minor_baselines_and_leads():

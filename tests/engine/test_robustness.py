@@ -113,7 +113,21 @@ def test_a_stopped_sweep_goes_on_where_it_was(measured, tmp_path, monkeypatch):
     ]
 
 
-def test_the_command_measures_folders_and_trains_what_has_no_weights(tmp_path):
+def test_rows_that_were_measured_otherwise_are_refused(measured, tmp_path):
+    file, _, sweep = measured
+    shutil.copy(file, tmp_path / "rows.csv")
+    assert fill_sweep(sweep, tmp_path / "rows.csv", tmp_path, overrides=["train.log_period=7"]) == read_rows(file)
+    message = "holds run 'fused', seed 0, cover 0, both, measured with another config"
+    with pytest.raises(UserError, match=message):
+        fill_sweep(sweep, tmp_path / "rows.csv", tmp_path, overrides=["dataloader.test.dataset.num_scenes=2"])
+    with pytest.raises(UserError, match=message):
+        fill_sweep({**sweep, "scenes": 2}, tmp_path / "rows.csv", tmp_path)
+    lost = {**sweep, "runs": [{**sweep["runs"][0], "checkpoint": "none-{seed}.safetensors"}]}
+    with pytest.raises(UserError, match=r"checkpoint 'none-0\.safetensors' does not exist"):
+        fill_sweep(lost, tmp_path / "rows.csv", tmp_path)
+
+
+def test_the_command_measures_folders_and_trains_what_has_no_weights(tmp_path, capsys):
     pairs = write_pairs(tmp_path / "pairs", count=4, height=32, width=32)
     config = write_pairs_run(tmp_path / "run", pairs)
     own = {"name": "own", "label": "own", "config": str(config), "cover": ["both"], "shift": ["sar"]}
@@ -126,6 +140,14 @@ def test_the_command_measures_folders_and_trains_what_has_no_weights(tmp_path):
     assert text.count("| own") == 2 and "not run" not in text
     with Image.open(tmp_path / "out" / "robustness.png") as picture:
         assert min(picture.size) > 300
+    other = [str(sweep), "--results", str(tmp_path / "other.csv"), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        command.main([*other, "train.max_iter=2"])
+    assert "final.safetensors' was trained with another config or overrides; remove it" in capsys.readouterr().err
+    (tmp_path / "out" / "own-seed0" / "table_setup.json").unlink()  # as of weights that were put there
+    with pytest.raises(SystemExit):
+        command.main([*other, "train.max_iter=1"])
+    assert "final.safetensors' does not tell how it was trained" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "pairs")  # printing reads the CSV alone
     assert command.main([*arguments, "--print", "--picture", str(tmp_path / "again.png")]) == text
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "out" / "robustness.png").read_bytes()

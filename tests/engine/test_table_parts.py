@@ -175,7 +175,9 @@ def test_an_older_file_goes_on_with_its_own_columns(runs, fill, tmp_path):
     (tmp_path / "t.csv").write_text(",".join(header) + "\n")
     (row,) = fill(TABLE, only=["first"])
     assert row["machine"] and list(row) == header and "setup_sha256" not in header
-    assert fill(TABLE, only=["first"], overrides=["x=1"]) == [row]  # nothing in it says how a row was made
+    assert fill(TABLE, only=["first"]) == [row]
+    with pytest.raises(UserError, match=r"t\.csv' does not tell how its rows were made .* name another file"):
+        fill(TABLE, only=["first"], overrides=["x=1"])
     (tmp_path / "t.csv").write_text("table,run,seed\n")
     with pytest.raises(UserError, match="has no column 'modality'"):
         fill(TABLE, only=["none"])
