@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside `path` that becomes `path` at the end, or vanishes when the block raises.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     try:
@@ -34,5 +35,20 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes it private to the user
         os.replace(temporary, path)
+    except Exception as error:
+        if not is_disk_full(error):
+            raise
+        raise UserError(f"'{path}' cannot be written: No space left on device; make room for it") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """True when a full disk or quota is behind an error: libraries raise errors of their own in its place."""
+    cause: BaseException | None = error
+    while cause is not None:
+        # safetensors tells the number of the system's error in its text alone
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or f"(os error {errno.ENOSPC})" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False

@@ -10,6 +10,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, ListConfig
 
 TARGET = "_target_"
+_FAILED = "_mmovseg_failed_target"
 
 
 def resolve_target(target: Any) -> Callable[..., Any]:
@@ -33,7 +34,8 @@ def instantiate(config: Any) -> Any:
     """Build `config` recursively.
 
     Unlike detectron2's function of this name, calls inside plain dicts and lists are built too, and plain containers
-    arrive as `dict` and `list`, so that no constructor ever sees an OmegaConf type.
+    arrive as `dict` and `list`, so that no constructor ever sees an OmegaConf type. A `TypeError` or `ValueError` that
+    a call raises remembers its target: see `failed_target`.
     """
     if isinstance(config, list | tuple | ListConfig):
         return [instantiate(item) for item in config]
@@ -42,7 +44,19 @@ def instantiate(config: Any) -> Any:
     built = {key: instantiate(value) for key, value in config.items() if key != TARGET}
     if TARGET not in config:
         return built
-    return resolve_target(config[TARGET])(**built)
+    target = resolve_target(config[TARGET])
+    try:
+        return target(**built)
+    except (TypeError, ValueError) as error:
+        if failed_target(error) is None:  # the innermost call is the one that failed
+            setattr(error, _FAILED, target)
+        raise
+
+
+def failed_target(error: BaseException) -> Callable[..., Any] | None:
+    """Return the target of the call in a config that raised this error, None for errors from elsewhere."""
+    target: Callable[..., Any] | None = getattr(error, _FAILED, None)
+    return target
 
 
 def target_arguments(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:

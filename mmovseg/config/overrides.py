@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,10 +9,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mmovseg.config.instantiate import TARGET, resolve_target, target_arguments
+from mmovseg.config.argument_types import argument_types, why_unfit
+from mmovseg.config.instantiate import TARGET, failed_target, resolve_target, target_arguments
 from mmovseg.config.loading import check_targets
 from mmovseg.config.suggest import did_you_mean
-from mmovseg.errors import UserError
+from mmovseg.errors import UserError, one_line
 
 
 def apply_overrides(config: DictConfig, overrides: Iterable[str]) -> DictConfig:
@@ -30,14 +30,39 @@ def apply_overrides(config: DictConfig, overrides: Iterable[str]) -> DictConfig:
     Raises:
         UserError: no ``=``, unknown key (the nearest one is named), or a value of the wrong type.
     """
+    keys: dict[str, str] = {}
     for text in overrides:
         key, separator, value = text.partition("=")
         may_add, key = key.startswith("+"), key.removeprefix("+").strip()
         if not separator or not key:
             raise UserError(f"override '{text}' is not of the form key=value")
         _set(config, key, _parse_value(text, value), text, may_add)
+        keys[key] = text
     check_targets(config, "command line")
+    for key, text in keys.items():  # only now: `a=null a={b: 1}` replaces a section, which `a={b: 1}` would add to
+        _check_argument(config, key, text)
     return config
+
+
+def failed_override(error: BaseException, config: DictConfig, overrides: Iterable[str]) -> str | None:
+    """Return the sentence to say when building a part failed on what the command line set of it, None if it did not.
+
+    Args:
+        error: what `instantiate` raised.
+        config: what `apply_overrides` returned.
+        overrides: the same as there.
+    """
+    target = failed_target(error)
+    given = []
+    for text in overrides if target is not None else ():
+        key = text.partition("=")[0].removeprefix("+").strip()
+        node = _call_around(config, key)
+        if node is not None and resolve_target(node[TARGET]) is target:
+            given.append(text)
+    if not given:
+        return None
+    plural = "s" if len(given) > 1 else ""
+    return f"override{plural} '{' '.join(given)}': {_name(target)} refuses: {one_line(error)}"
 
 
 def _parse_value(text: str, value: str) -> Any:
@@ -109,13 +134,37 @@ def _check_type(node: DictConfig | ListConfig, part: str, value: Any, text: str)
 
 
 def _accepts_text(node: DictConfig | ListConfig, part: str) -> bool:
-    """True when the call's annotation of the argument names `str` or a literal beside the number."""
+    """True when the call's annotation of the argument allows text beside the number, or cannot be read."""
     if isinstance(node, ListConfig) or TARGET not in node:
         return False
-    function = resolve_target(node[TARGET])
+    kinds = argument_types(node[TARGET], part)
+    return not kinds or str in kinds
+
+
+def _check_argument(config: DictConfig, key: str, text: str) -> None:
+    """Refuse what the annotation of a call's argument excludes, and interpolations that name nothing."""
+    above, _, part = key.rpartition(".")
     try:
-        hints = typing.get_type_hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
-    except Exception:  # annotations that only a type checker can resolve
-        return True
-    annotation = hints.get(part)
-    return annotation is None or annotation is Any or "str" in str(annotation) or "Literal" in str(annotation)
+        node = OmegaConf.select(config, above) if above else config
+        value = OmegaConf.select(config, key)
+        plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException as error:
+        raise UserError(f"override '{text}': {str(error).splitlines()[0]}") from error
+    if isinstance(node, DictConfig) and TARGET in node and part in node:
+        reason = why_unfit(argument_types(node[TARGET], part), plain)
+        if reason is not None:
+            raise UserError(f"override '{text}': '{part}' of {_name(resolve_target(node[TARGET]))} {reason}")
+
+
+def _call_around(config: DictConfig, key: str) -> DictConfig | None:
+    """Return the innermost call that a key belongs to."""
+    while "." in key:
+        key = key.rpartition(".")[0]
+        node = OmegaConf.select(config, key)
+        if isinstance(node, DictConfig) and TARGET in node:
+            return node
+    return None
+
+
+def _name(target: Any) -> str:
+    return str(getattr(target, "__name__", target))

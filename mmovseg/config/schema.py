@@ -125,6 +125,7 @@ class TrainCfg:
 
 _CHOICES = {"amp.dtype": ("float16", "bfloat16"), "select_best.mode": ("max", "min")}
 _MINIMA = {
+    "seed": 0,
     "max_iter": 0,
     "log_period": 1,
     "eval_period": -1,

@@ -12,7 +12,9 @@ from typing import Any
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
+from mmovseg.atomic import is_disk_full
 from mmovseg.config import apply_overrides, find_config, load_config
+from mmovseg.config.overrides import failed_override
 from mmovseg.data.sample import EVALUATION_MODALITIES
 from mmovseg.engine import launch
 from mmovseg.engine.evaluation import choose_evaluation
@@ -107,13 +109,13 @@ def read_config(args: argparse.Namespace) -> DictConfig:
         UserError: unknown file, key, value or class names; or a section that every run needs is missing.
     """
     config = load_config(args.config_file)
-    for section in ("model", "train"):
-        if section not in config:
-            raise UserError(f"config '{args.config_file}' defines no '{section}'")
     apply_overrides(config, args.overrides)
+    for section in ("model", "train"):
+        if config.get(section) is None:
+            raise UserError(f"config '{args.config_file}' defines no '{section}'")
     choose_evaluation(config, vocabulary=args.vocabulary, classes=args.classes, modality=args.modality)
     for section in () if args.eval_only else ("dataloader", "optimizer", "lr_multiplier"):
-        if section not in config:
+        if config.get(section) is None:
             raise UserError(f"config '{args.config_file}' defines no '{section}', which training needs")
     return config
 
@@ -136,9 +138,16 @@ def _work(args: argparse.Namespace) -> dict[str, Any]:
             raise
         raise UserError(sentence) from error
     except OSError as error:
-        if error.filename is None:
+        full = is_disk_full(error)
+        if error.filename is None and not full:
             raise
-        raise UserError(f"'{error.filename}': {error.strerror}") from error
+        advice = "; make room and give the command again" if full else ""
+        raise UserError(f"'{error.filename or output_dir}': {error.strerror}{advice}") from error
+    except (TypeError, ValueError) as error:
+        told = failed_override(error, config, args.overrides)
+        if told is None:
+            raise
+        raise UserError(told) from error
     finally:
         close_logging()
 

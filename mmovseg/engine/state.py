@@ -62,8 +62,9 @@ def save_training_state(
         "generators": generators,
         "config": dict(config),
     }
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+    # Through a file of Python's: given a path, torch does not tell why a write failed.
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def read_training_state(path: str | Path) -> dict[str, Any]:

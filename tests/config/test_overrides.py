@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import pytest
 
 from mmovseg.config import apply_overrides, load_config
+from mmovseg.config.argument_types import argument_types, why_unfit
 from mmovseg.errors import UserError
 
 TOY = Path(__file__).parents[1] / "engine" / "toy_config.py"
@@ -32,6 +34,32 @@ def test_argument_of_a_target_that_the_config_does_not_set_is_accepted():
     assert overridden("model.noise=0.5").model.noise == 0.5
 
 
+def test_null_and_whole_numbers_pass_where_the_annotation_has_them():
+    config = overridden("optimizer.lr_multipliers=null", "model.weights=null", "optimizer.base_lr=1", "model.noise=0")
+    assert config.optimizer.lr_multipliers is None and config.model.weights is None
+    assert config.optimizer.base_lr == 1
+    config = overridden("optimizer.betas=null", "optimizer.betas=[0.5, 0.6]", "model.noise=${optimizer.base_lr}")
+    assert list(config.optimizer.betas) == [0.5, 0.6] and config.model.noise == 0.05  # null made room, and no more
+
+
+@pytest.mark.parametrize("annotation", [Any, "NotImportedHere", "T", "object"])
+def test_annotations_that_say_nothing_exclude_nothing(annotation):
+    def target(value):
+        return value
+
+    target.__annotations__["value"] = {"T": TypeVar("T"), "object": object}.get(annotation, annotation)
+    assert argument_types(target, "value") == set()
+    assert why_unfit(argument_types(target, "value"), None) is None
+
+
+def test_a_default_of_none_and_literals_count_as_types():
+    def target(*, size: int = None, kind: Literal["a", 3] | float = 3, name: Annotated[str, "x"] = ""):  # noqa: RUF013
+        return size, kind, name
+
+    assert argument_types(target, "size") == {int, type(None)}
+    assert argument_types(target, "kind") == {str, int, float} and argument_types(target, "name") == {str}
+
+
 def test_plus_adds_to_a_plain_dict_and_only_there():
     assert overridden("+optimizer.lr_multipliers.norm=2.0").optimizer.lr_multipliers == {"head": 0.5, "norm": 2.0}
     with pytest.raises(UserError, match="unknown key 'optimizer.lr_multipliers.norm'"):
@@ -54,6 +82,14 @@ def test_plus_adds_to_a_plain_dict_and_only_there():
         ("train.max_iter=1.5", "'1.5' of type 'float' could not be converted to Integer"),
         ("optimizer.base_lr=fast", "'base_lr' is 0.05, so its new value must be a number, not 'fast'"),
         ("optimizer=5", "'optimizer' is a section with keys, so 5 cannot replace it"),
+        ("optimizer.base_lr=null", "'base_lr' of build_optimizer cannot be null"),
+        ("optimizer.eps=small", "'eps' of build_optimizer must be a number, not 'small'"),
+        ("optimizer.no_decay=null", "'no_decay' of build_optimizer cannot be null; an empty list is []"),
+        ("optimizer.decay_norms=norms", "'decay_norms' of build_optimizer must be a truth value, not 'norms'"),
+        ("dataloader.train.batch_size=null", "'batch_size' of ToyLoader cannot be null"),
+        ("dataloader.train.batch_size=true", "'batch_size' of ToyLoader must be a number, not true"),
+        ("dataloader.test.num_samples=2.5", "'num_samples' of toy_test_loader must be a whole number, not 2.5"),
+        ("lr_multiplier.max_iter=${nope}", "Interpolation key 'nope' not found"),
         ("optimizer.betas=[1", "has a value that is not valid YAML"),
         ("train.amp.dtype=int8", "command line: train.amp.dtype is 'int8'"),
     ],
