@@ -259,8 +259,8 @@ def _train(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     folder = output / f"{entry['name']}-fold{fold}"
     pattern = f"eval/*/*/{PER_IMAGE_FILE}"
-    for file in folder.glob(pattern):
-        file.unlink()  # of a former training, maybe of another modality
+    for former in folder.glob(pattern):
+        former.unlink()  # maybe of another modality
     settings = [f"train.output_dir={folder}", "train.eval_period=0", "train.tensorboard=false"]
     trained = train_main(["--config-file", entry["config"], *settings, *_settings(table, entry, fold, overrides)])
     file = next(iter(sorted(folder.glob(pattern))), None)
