@@ -21,7 +21,7 @@ from mmovseg.engine.attention import explain_scenes
 from mmovseg.engine.cli import train_main
 from mmovseg.engine.scenes import LOOK_THROUGH, choose_scenes
 from mmovseg.evaluation.metrics import HEADLINE
-from mmovseg.evaluation.report import format_percent, text_table, write_text
+from mmovseg.evaluation.report import format_percent, result_name, text_table, write_text
 from mmovseg.evaluation.sem_seg import result_path
 from mmovseg.inference.predictor import Predictor
 from mmovseg.visualization.heatmaps import draw_heatmaps
@@ -181,7 +181,7 @@ def _evaluate(settings: DemoSettings, trained: Modality, shown: Modality, checkp
     train_main(["--config-file", settings.config_file(trained), "--eval-only", "--modality", shown, *overrides])
     config = load_config(settings.config_file(trained)).dataloader.evaluator
     vocabulary = instantiate(config.vocabulary)
-    file = result_path(settings.run_dir(trained), config.dataset_name, shown, vocabulary.name)
+    file = result_path(settings.run_dir(trained), config.dataset_name, shown, result_name(vocabulary))
     report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return report
 

@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.utils import comm
 
 from mmovseg.data.sample import ModelInput, Prediction
-from mmovseg.evaluation.report import result_folder, write_text
+from mmovseg.evaluation.report import result_folder, result_name, write_text
 from mmovseg.evaluation.sem_seg import OVSegEvaluator
 
 PER_IMAGE_FILE = "per_image.csv"
@@ -46,7 +46,7 @@ class PerImageEvaluator(OVSegEvaluator):
         result = super().evaluate()
         if result is not None and self.output_dir is not None:
             asked = self.prompts or self.vocabulary
-            folder = result_folder(self.output_dir, self.dataset_name, self.modality, asked.name)
+            folder = result_folder(self.output_dir, self.dataset_name, self.modality, result_name(asked))
             names = [*self.vocabulary.names, *self.mapping.extra_names]
             header = [f"{truth}>{predicted}" for truth in self.vocabulary.names for predicted in names]
             text = io.StringIO()

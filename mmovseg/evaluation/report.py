@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tabulate import tabulate
 
 from mmovseg.checkpoint.save import atomic_write
 from mmovseg.data.sample import EvaluationModality
+from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.evaluation.metrics import HEADLINE
 from mmovseg.visualization.confusion import draw_confusion
 
@@ -21,7 +24,10 @@ from mmovseg.visualization.confusion import draw_confusion
 def result_folder(
     output_dir: str | Path, dataset_name: str, modality: EvaluationModality, vocabulary_name: str
 ) -> Path:
-    """Return `<output_dir>/eval/<dataset>/<modality>-<vocabulary>`, with names made safe for a file system."""
+    """Return `<output_dir>/eval/<dataset>/<modality>-<vocabulary>`, with names made safe for a file system.
+
+    `vocabulary_name` is that of `result_name`.
+    """
     return Path(output_dir) / "eval" / safe_name(dataset_name) / f"{modality}-{safe_name(vocabulary_name)}"
 
 
@@ -98,6 +104,19 @@ def _cells(metrics: dict[str, Any]) -> list[str]:
     return [format_percent(metrics.get(key)) for key in HEADLINE]
 
 
+def result_name(vocabulary: Vocabulary) -> str:
+    """Return what folders of results call a vocabulary: its name; for free class lists, all "custom", a hash too."""
+    name = vocabulary.name
+    return f"{name}-{vocabulary.sha256[:8]}" if name == "custom" else name
+
+
 def safe_name(name: str) -> str:
-    """Return a name with everything replaced that could not be one folder's name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip(".") or "unnamed"
+    """Return a name with everything replaced that could not be one folder's name; letters of all scripts stay.
+
+    A hash is added where characters outside ASCII had to go, such as pictograms: often they were all of the name.
+    """
+    name = unicodedata.normalize("NFC", name)
+    safe = re.sub(r"[^\w.-]+", "_", name).strip(".") or "unnamed"
+    if all(char.isascii() for char in re.findall(r"[^\w.-]", name)):
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

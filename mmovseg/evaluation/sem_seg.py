@@ -32,7 +32,7 @@ from mmovseg.evaluation.metrics import (
     summary_metrics,
 )
 from mmovseg.evaluation.provenance import installed_versions, source_commit
-from mmovseg.evaluation.report import format_table, result_folder, write_report
+from mmovseg.evaluation.report import format_table, result_folder, result_name, write_report
 
 CLOUD_BINS = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
@@ -129,7 +129,7 @@ class OVSegEvaluator(DatasetEvaluator):
         logger.info("%s, %s:\n%s", self.dataset_name, self.modality, format_table(self.report))
         if self.output_dir is not None:
             asked = self.prompts or self.vocabulary
-            folder = result_folder(self.output_dir, self.dataset_name, self.modality, asked.name)
+            folder = result_folder(self.output_dir, self.dataset_name, self.modality, result_name(asked))
             write_report(self.report, folder)
             logger.info("wrote %s", folder / "result.json")
         return OrderedDict({"sem_seg": self._flat(self.report)})

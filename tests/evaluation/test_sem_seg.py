@@ -9,7 +9,7 @@ from PIL import Image
 from mmovseg.data.vocabulary import ClassEntry, Vocabulary, vocabulary_from_names
 from mmovseg.errors import UserError
 from mmovseg.evaluation import OVSegEvaluator
-from mmovseg.evaluation.report import format_table, result_folder
+from mmovseg.evaluation.report import format_table, result_folder, result_name, safe_name
 from mmovseg.evaluation.sem_seg import cloud_bin, result_path
 from mmovseg.testing.checks import random_inputs, scores_for, tiny_vocabulary
 
@@ -200,6 +200,26 @@ def test_all_ignored_gives_a_result_of_nulls(tmp_path):
 
 def test_folder_names_are_safe():
     assert result_folder("out", "my data/x", "both", "../etc").as_posix() == "out/eval/my_data_x/both-_etc"
+
+
+def test_names_in_other_scripts_have_folders_of_their_own():
+    names = ["水域", "森林", "Wälder", "जल", "की", "का", "🌊", "🌲", "a🌊", "clean", "miniearth_test", "v1.2-b"]
+    folders = [safe_name(name) for name in names]
+    assert len(set(folders)) == len(names) and not any("/" in folder for folder in folders)
+    assert folders[:3] == names[:3] and folders[-3:] == names[-3:]
+    assert safe_name("Wa\u0308lder") == "Wälder"  # as some file systems write it
+
+
+def test_free_class_lists_have_folders_of_their_own(tmp_path):
+    inputs = random_inputs(LABELS)
+    lists = [vocabulary_from_names(names, like=LABELS) for names in (LABELS.names, LABELS.names[::-1])]
+    for asked in lists:
+        evaluate(inputs, noisy_predictions(inputs), output_dir=str(tmp_path), prompts=asked)
+    stored = [json.loads(result_path(tmp_path, "tiny_test", "both", result_name(asked)).read_text()) for asked in lists]
+    assert [report["prompts"] for report in stored] == [LABELS.names, LABELS.names[::-1]]
+    assert {report["vocabulary"] for report in stored} == {"custom"}
+    folders = sorted(folder.name for folder in (tmp_path / "eval" / "tiny_test").iterdir())
+    assert folders == sorted(f"both-custom-{asked.sha256[:8]}" for asked in lists)
 
 
 def test_table_shows_controls_and_marks_unseen_classes():

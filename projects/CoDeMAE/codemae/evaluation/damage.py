@@ -17,7 +17,7 @@ from mmovseg.data.sar import SarUnit
 from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.evaluation.confusion import ConfusionMatrix
 from mmovseg.evaluation.metrics import summary_metrics
-from mmovseg.evaluation.report import result_folder
+from mmovseg.evaluation.report import result_folder, result_name
 from mmovseg.evaluation.sem_seg import OVSegEvaluator
 from mmovseg.projects.codemae.evaluation.pictures import ChangeRow, dates_of, draw_change
 from mmovseg.projects.codemae.modeling.encoder import Sensor
@@ -124,7 +124,7 @@ class DamageEvaluator(OVSegEvaluator):
         result = super().evaluate()
         if result is not None and self.output_dir is not None and self._rows:
             asked = self.prompts or self.vocabulary
-            folder = result_folder(self.output_dir, self.dataset_name, self.modality, asked.name)
+            folder = result_folder(self.output_dir, self.dataset_name, self.modality, result_name(asked))
             draw_change(self._rows, folder / "pictures.png", vocabulary=self.vocabulary)
         return result
 
