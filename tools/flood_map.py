@@ -32,6 +32,7 @@ from mmovseg.data.vocabulary import Vocabulary
 from mmovseg.errors import UserError, exit_on_user_error
 from mmovseg.evaluation.provenance import source_commit
 from mmovseg.evaluation.report import text_table
+from mmovseg.inference.area import row_pixel_areas
 from mmovseg.inference.flood import (
     CLASSES,
     area_report,
@@ -196,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if not args.optical_after and not args.sar_after:
         raise UserError("there is no image of the date after the event: give --optical-after, --sar-after or both")
     grid = common_grid(list(inputs.values()))
+    # Without hectares there is no report; better told now than after the model has run.
+    row_pixel_areas((grid.height, grid.width), crs=grid.crs, transform=grid.transform, source=grid.source)
     for suffix in (output.suffix, *BESIDE):
         check_target(output.with_suffix(suffix), list(inputs.values()))
     predictor = Predictor(args.config_file, args.weights, args.device, max_size_px=args.max_size)

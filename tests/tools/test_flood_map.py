@@ -132,6 +132,11 @@ def test_an_input_is_not_written_over(run, tmp_path, option, name):
     assert paths[option].read_bytes() == before and not (tmp_path / "flood.json").exists()
 
 
+def test_a_place_without_areas_is_told_before_the_model_is_loaded(run):
+    status, _, err = run("--sar-after", "nowhere", "--prompts", PROMPTS, model=("missing.yaml", "missing.safetensors"))
+    assert status == 2 and "has no coordinate reference system" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
