@@ -49,6 +49,7 @@ from mmovseg.data.prepare.sar_tiles import (
     split_tiles,
     write_splits,
 )
+from mmovseg.data.text import read_text
 from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.errors import UserError, exit_on_user_error
 
@@ -132,10 +133,7 @@ def read_regions(path: Path) -> dict[str, str]:
     Raises:
         UserError: it cannot be read, or a line has other columns or an unknown scene.
     """
-    try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except OSError as error:
-        raise UserError(f"table '{path}' cannot be read: {error.strerror}") from error
+    rows = list(csv.reader(read_text(path, "table").splitlines()))
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or row[1].strip() not in SCENES:
             raise UserError(

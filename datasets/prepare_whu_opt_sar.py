@@ -34,6 +34,7 @@ from mmovseg.data.prepare.sar_tiles import (
     split_tiles_by_lists,
     write_splits,
 )
+from mmovseg.data.text import read_text
 from mmovseg.data.vocabulary import get_vocabulary
 from mmovseg.errors import UserError, exit_on_user_error
 
@@ -51,10 +52,7 @@ def read_division(path: Path) -> dict[str, list[str]]:
     Raises:
         UserError: it cannot be read, a name stands before the first heading, or a part is missing.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise UserError(f"division '{path}' cannot be read: {error.strerror}") from error
+    lines = read_text(path, "division").splitlines()
     parts: dict[str, list[str]] = {}
     current = None
     for line in (line.strip() for line in lines):

@@ -29,3 +29,11 @@ def read_text(path: str | Path, what: str = "") -> str:
         raise UserError(
             f"{name} line {line} is not UTF-8 text: it holds the byte 0x{byte:02x}; save it as UTF-8"
         ) from error
+
+
+def column_separator(header: str) -> str:
+    """Return what stands between the columns of a table: comma, semicolon or tab, whichever its first line has most of.
+
+    Spreadsheets of many countries write semicolons.
+    """
+    return max((",", ";", "\t"), key=header.count)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard, get_args
 
 from mmovseg.data.datasets.catalog import datasets_root
+from mmovseg.data.datasets.layouts import Layout, find_layout, missing_message
 from mmovseg.data.sample import BoxAnnotation, DatasetDict
 from mmovseg.errors import UserError
 
@@ -104,14 +105,11 @@ def load_box_set(
     Raises:
         UserError: see `load_coco_boxes`, or the set is not there.
     """
-    folder = (datasets_root() if root is None else Path(root)) / name
-    path = folder / f"{split}.json"
-    if not path.is_file():
-        raise UserError(
-            f"data set '{name}_{split}' is not there: no file '{path}'; set DETECTRON2_DATASETS, or make it with "
-            f"'python datasets/prepare_{name}.py --source <download>' (see datasets/README.md)"
-        )
-    images = folder / split / "sar"
+    base = datasets_root() if root is None else Path(root)
+    layout = Layout("own", {split: {"sar": f"{name}/{split}/sar"}})
+    if find_layout([layout], split, base) is None:
+        raise UserError(missing_message(name, [layout], split, base, f"datasets/prepare_{name}.py"))
+    path, images = base / name / f"{split}.json", base / name / split / "sar"
     return load_coco_boxes(path, categories=categories, sar_dir=images, keep_empty=keep_empty, bad_boxes=bad_boxes)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmovseg.data.text import read_text
+from mmovseg.data.text import column_separator, read_text
 from mmovseg.errors import UserError
 
 RASTER_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".img", ".vrt", ".bmp")
@@ -80,9 +80,8 @@ def load_pair_csv(path: str | Path, *, root: str | Path | None = None) -> list[d
             twice, or a named file does not exist.
     """
     text = read_text(path, "table")
-    header = text.partition("\n")[0]
-    delimiter = max((",", ";", "\t"), key=header.count)  # spreadsheets of many countries write semicolons
-    table = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=delimiter)
+    separator = column_separator(text.partition("\n")[0])
+    table = csv.DictReader(io.StringIO(text, newline=""), restval="", delimiter=separator)
     rows = [{key: value for key, value in row.items() if value} for row in table]
     return _table(rows, Path(path), root)
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from mmovseg.config.suggest import did_you_mean
 from mmovseg.data.datasets.folders import RASTER_SUFFIXES
 from mmovseg.data.sar import SAR_UNITS
+from mmovseg.data.text import column_separator
 from mmovseg.errors import UserError
 from mmovseg.inference.scene.options import GDAL_NAME, MAP_SUFFIXES
 from mmovseg.inference.scene.rasters import SceneInputs
@@ -136,10 +137,9 @@ def _rasters(folder: Path) -> dict[str, Path]:
 
 def _table_jobs(path: Path, output_dir: Path, defaults: SceneInputs) -> Iterator[SceneJob]:
     lines = _text(path).splitlines()
-    header = lines[0] if lines else ""
-    delimiter = max((",", ";", "\t"), key=header.count)
+    separator = column_separator(lines[0] if lines else "")
     try:
-        rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
+        rows = list(csv.reader(lines, delimiter=separator, strict=True))
     except csv.Error as error:
         raise UserError(f"'{path}' is no table: {error}") from error
     columns = [name.strip() for name in rows[0]] if rows else []

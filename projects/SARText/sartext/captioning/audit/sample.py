@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from mmovseg.data.text import column_separator
 from mmovseg.errors import UserError
 from mmovseg.projects.sartext.captioning.schema import CaptionRecord
 
@@ -121,8 +122,7 @@ def read_sheet(path: str | Path) -> list[RatedItem]:
         raise UserError(f"'{path}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not UTF-8 text: byte {error.start + 1}") from error
-    first = text.split("\n", 1)[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=";" if first.count(";") > first.count(",") else ",")
+    reader = csv.DictReader(io.StringIO(text), delimiter=column_separator(text.partition("\n")[0]))
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise UserError(f"'{path}' is no audit sheet: the column '{missing[0]}' is missing")
